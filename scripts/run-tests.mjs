@@ -1,0 +1,97 @@
+// Runs the compiled tests and reports. Arguments pick the files whose path contains one of them.
+// The last line on stdout is always `N passed, N failed, N skipped`; the exit code is 0 only if nothing failed and something ran.
+import {existsSync, readdirSync} from 'node:fs'
+import {availableParallelism} from 'node:os'
+import {join} from 'node:path'
+import {fileURLToPath} from 'node:url'
+import {killTestFiles, runTestFile} from './test-file.mjs'
+
+const root = fileURLToPath(new URL('..', import.meta.url))
+
+/** These share loop devices, fixed ports and the machine's patience with others: one at a time, after all the rest. */
+const SERIAL = /^test\/(peers|crash)\//
+
+process.on('SIGINT', interrupted)
+process.on('SIGTERM', interrupted)
+
+const files = testFiles().filter(matches(process.argv.slice(2)))
+if (files.length === 0) console.log('No test file matches.')
+
+const results = [
+  ...(await runAll(files.filter(file => !SERIAL.test(file)), jobs())),
+  ...(await runAll(files.filter(file => SERIAL.test(file)), 1)),
+]
+report(results)
+
+function jobs() {
+  return Number(process.env.LONGHORN_TEST_JOBS) || Math.min(2, availableParallelism())
+}
+
+/** Sources that have been compiled, `test/lib/sizes.test.ts`: the name that people know. */
+function testFiles() {
+  const compiled = join(root, 'dist/test')
+  if (!existsSync(compiled)) return []
+  return readdirSync(compiled, {recursive: true})
+    .filter(path => path.endsWith('.test.js'))
+    .map(path => join('test', path).replace(/\.js$/, '.ts'))
+    .sort()
+}
+
+function matches(patterns) {
+  const wanted = patterns.map(pattern => pattern.replace(/^(\.\/)?(dist\/)?/, '').replace(/\.js$/, '.ts'))
+  return file => wanted.length === 0 || wanted.some(pattern => file.includes(pattern))
+}
+
+async function runAll(files, atOnce) {
+  const waiting = [...files]
+  const results = []
+  const worker = async () => {
+    for (let file = waiting.shift(); file !== undefined; file = waiting.shift()) {
+      const result = await runTestFile(join('dist', file.replace(/\.ts$/, '.js')), root)
+      results.push({...result, file})
+      printFile({...result, file})
+    }
+  }
+  await Promise.all(Array.from({length: atOnce}, worker))
+  return results
+}
+
+function printFile({file, passed, failures, skips, leftovers, elapsedMs}) {
+  const state = failures.length > 0 ? 'FAILED ' : passed > 0 ? 'ok     ' : 'skipped'
+  const parts = [`${passed} passed`]
+  if (failures.length > 0) parts.push(`${failures.length} failed`)
+  if (skips.length > 0) parts.push(`${skips.length} skipped`)
+  if (leftovers) parts.push('left processes behind')
+  console.log(`${state} ${file} (${parts.join(', ')}; ${(elapsedMs / 1000).toFixed(1)} s)`)
+}
+
+function report(results) {
+  const skips = results.flatMap(({file, skips}) => skips.map(skip => ({file, ...skip})))
+  if (skips.length > 0) console.log('\nSkipped:')
+  for (const {file, name, reason} of skips) console.log(`  ${title(file, name)}: ${reason}`)
+
+  const broken = results.filter(({failures}) => failures.length > 0)
+  if (broken.length > 0) console.log('\nFailed:')
+  for (const {file, failures, output} of broken) {
+    for (const {name, details} of failures) console.log(`\n  ${title(file, name)}\n${indent(details)}`)
+    if (output.trim() !== '') console.log(`\n  Other output of ${file}:\n${indent(output.trimEnd())}`)
+  }
+
+  const passed = results.reduce((sum, result) => sum + result.passed, 0)
+  const failed = results.reduce((sum, {failures}) => sum + failures.length, 0)
+  console.log(`\n${passed} passed, ${failed} failed, ${skips.length} skipped`)
+  process.exitCode = failed === 0 && passed > 0 ? 0 : 1
+}
+
+function title(file, name) {
+  return name === '' ? file : `${file} › ${name}`
+}
+
+function indent(text) {
+  return text.replace(/^/gm, '    ')
+}
+
+function interrupted() {
+  killTestFiles()
+  process.exit(130)
+}
