@@ -1,0 +1,127 @@
+import {spawn, type ChildProcess} from 'node:child_process'
+import {readFileSync} from 'node:fs'
+import {createInterface} from 'node:readline'
+import {fileURLToPath} from 'node:url'
+import type {Test} from 'tap'
+
+const LONGHORN = fileURLToPath(new URL('../../../bin/longhorn', import.meta.url))
+const KEPT_LINES = 200
+const START_TIMEOUT_MS = 60_000
+
+/** A process of ours, run by the real binary. Whatever becomes of the test, it is ended. */
+export class Daemon {
+  /** The last lines it has written to stderr. */
+  readonly stderr: string[] = []
+  /** Exit code and signal, once it has ended. */
+  readonly exited: Promise<readonly [number | null, NodeJS.Signals | null]>
+  #running = true
+
+  constructor(
+    readonly args: readonly string[],
+    readonly child: ChildProcess,
+  ) {
+    this.exited = new Promise(resolve => {
+      child.once('exit', (code, signal) => {
+        this.#running = false
+        resolve([code, signal])
+      })
+    })
+    createInterface({input: child.stderr!}).on('line', line => {
+      this.stderr.push(line)
+      if (this.stderr.length > KEPT_LINES) this.stderr.shift()
+    })
+  }
+
+  get running(): boolean {
+    return this.#running
+  }
+
+  get pid(): number {
+    return this.child.pid!
+  }
+
+  signal(signal: NodeJS.Signals): void {
+    if (this.#running) process.kill(this.pid, signal)
+  }
+
+  /** Sends a signal and waits for the end. Kills it after `timeoutMs`, and throws. */
+  async end(signal: NodeJS.Signals, timeoutMs = 30_000): Promise<readonly [number | null, NodeJS.Signals | null]> {
+    this.signal(signal)
+    let late = false
+    const timer = setTimeout(() => {
+      late = true
+      this.signal('SIGKILL')
+    }, timeoutMs)
+    const result = await this.exited
+    clearTimeout(timer)
+    if (late) throw new Error(`longhorn ${this.args[0]} did not end within ${timeoutMs} ms of ${signal}:\n${this.stderr.join('\n')}`)
+    return result
+  }
+
+  /** Resident memory in MiB. */
+  residentMiB(): number {
+    const kib = /^VmRSS:\s+(\d+) kB/m.exec(readFileSync(`/proc/${this.pid}/status`, 'utf8'))?.[1]
+    return Number(kib) / 1024
+  }
+}
+
+/** Starts `longhorn ARGS --json` and waits for the line that says it is ready: `control` and, for an engine, `endpoint`. */
+export async function startDaemon(t: Test, args: readonly string[]): Promise<{daemon: Daemon; ready: Record<string, string>}> {
+  const child = spawn(process.execPath, [LONGHORN, ...args, '--json'], {
+    stdio: ['ignore', 'pipe', 'pipe'],
+    env: {PATH: process.env.PATH, HOME: '/nonexistent', NO_COLOR: '1'},
+  })
+  const daemon = new Daemon(args, child)
+  t.teardown(async () => {
+    if (!daemon.running) return
+    daemon.signal('SIGKILL')
+    await daemon.exited
+  })
+  const output = createInterface({input: child.stdout})
+  const ready = await new Promise<Record<string, string>>((resolve, reject) => {
+    const fail = (what: string): void => reject(new Error(`longhorn ${args.join(' ')} ${what}:\n${daemon.stderr.join('\n')}`))
+    const timer = setTimeout(() => fail(`was not ready within ${START_TIMEOUT_MS} ms`), START_TIMEOUT_MS)
+    output.once('line', line => {
+      clearTimeout(timer)
+      resolve(JSON.parse(line) as Record<string, string>)
+    })
+    void daemon.exited.then(([code, signal]) => {
+      clearTimeout(timer)
+      fail(`ended with ${code ?? signal} before it was ready`)
+    })
+  })
+  return {daemon, ready}
+}
+
+/** A replica process in `directory`; resolves with its address. */
+export async function startReplica(t: Test, directory: string, sizeBytes: number, listen = '127.0.0.1:0'): Promise<{daemon: Daemon; address: string}> {
+  const {daemon, ready} = await startDaemon(t, ['replica', directory, '--size', `${sizeBytes}`, '--listen', listen])
+  return {daemon, address: ready.control!}
+}
+
+export interface EngineProcessOptions {
+  readonly sizeBytes: number
+  readonly replicas: readonly string[]
+  /** Where the `socket` frontend listens. */
+  readonly socket: string
+  readonly more?: readonly string[]
+}
+
+/** An engine process of volume `vol` with the `socket` frontend. */
+export async function startEngine(t: Test, {sizeBytes, replicas, socket, more = []}: EngineProcessOptions): Promise<{daemon: Daemon; address: string}> {
+  const {daemon, ready} = await startDaemon(t, [
+    'engine',
+    'vol',
+    '--size',
+    `${sizeBytes}`,
+    '--listen',
+    '127.0.0.1:0',
+    ...replicas.flatMap(address => ['--replica', address]),
+    '--frontend',
+    'socket',
+    '--frontend-listen',
+    `unix:${socket}`,
+    ...more,
+  ])
+  return {daemon, address: ready.control!}
+}
