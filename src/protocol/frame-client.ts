@@ -1,0 +1,213 @@
+import {LonghornError} from '../lib/errors.js'
+import {ByteStream, MAX_UNIT_BYTES, type StreamHandler} from '../lib/net/byte-stream.js'
+import {reactor} from '../lib/net/reactor.js'
+import type {Slab} from '../lib/net/slab.js'
+import {OP, type Io} from './block-device.js'
+import {
+  errnoOfText,
+  FRAME,
+  FRAME_HEADER_BYTES,
+  FRAME_MAGIC,
+  MAX_ERROR_TEXT_BYTES,
+  writeFrameHeader,
+} from './frame.js'
+
+/** Who uses a FrameClient. */
+export interface FrameClientOwner {
+  /** A request has been answered. For a READ `slab` and `start` hold its data until the end of this turn. `error` is 0 or an errno. */
+  onReply(client: FrameClient, io: Io, error: number, text: string, slab: Slab | undefined, start: number, length: number): void
+  /** The connection is gone; `unanswered` are the requests that will get no reply, oldest first. Called once. */
+  onLost(client: FrameClient, reason: Error, unanswered: Io[]): void
+}
+
+const FIRST_SLOTS = 1024
+/** A peer whose oldest request is this many time-outs old is given up even if it answers others. */
+const STUCK_FACTOR = 4
+
+/** The requesting side of the data protocol on one connection: many requests in flight, answers in any order. */
+export class FrameClient implements StreamHandler {
+  /** Bytes of the reads and writes in flight; what balancing looks at. */
+  bytesInFlight = 0
+  readonly #stream: ByteStream
+  /** Requests in flight, each in the slot of its sequence number's low bits. */
+  #slots: (Io | undefined)[] = new Array<Io | undefined>(FIRST_SLOTS).fill(undefined)
+  #sequences = new Uint32Array(FIRST_SLOTS)
+  #next = 0
+  #inFlight = 0
+  #pingSequence = -1
+  #lastProgress = 0
+
+  constructor(
+    fd: number,
+    readonly owner: FrameClientOwner,
+    readonly peer: string,
+    /** No answer for this long while something is asked: the peer is lost. */
+    public timeoutMs: number,
+  ) {
+    this.#stream = new ByteStream(fd, this, peer)
+  }
+
+  get inFlight(): number {
+    return this.#inFlight
+  }
+
+  /** Bytes queued that the kernel has not taken. */
+  get bytesQueued(): number {
+    return this.#stream.output.bytes
+  }
+
+  /** Sends a request without payload: READ, FLUSH, UNMAP, WRITE_ZEROES, BLOCK_STATUS. */
+  request(type: number, io: Io): void {
+    this.#header(type, io, io.length, 0)
+    this.#stream.flushSoon()
+  }
+
+  /** Sends a WRITE or WRITE_DURABLE with its data by reference. */
+  write(type: number, io: Io, slab: Slab, start: number): void {
+    this.#header(type, io, io.length, io.length)
+    this.#stream.output.push(slab, start, io.length)
+    this.#stream.flushSoon()
+  }
+
+  /**
+   * To be called about once a second: gives up a peer that has not answered in time, and asks an idle one whether it
+   * is there, so that a dead peer is noticed before it is needed.
+   */
+  sweep(): void {
+    if (this.#stream.closed) return
+    const now = performance.now()
+    if (this.#inFlight === 0 && this.#pingSequence < 0) {
+      this.#ping(now)
+      return
+    }
+    if (now - this.#lastProgress > this.timeoutMs) {
+      this.close(new LonghornError('TIMEOUT', `${this.peer}: no answer for ${this.timeoutMs} ms`))
+      return
+    }
+    if (now - this.#oldestStart() > this.timeoutMs * STUCK_FACTOR) {
+      this.close(new LonghornError('TIMEOUT', `${this.peer}: a request has waited for ${this.timeoutMs * STUCK_FACTOR} ms`))
+    }
+  }
+
+  /** Ends the connection; everything in flight is handed to the owner's onLost(). Safe twice, the first reason wins. */
+  close(reason: Error): void {
+    this.#stream.destroy(reason)
+  }
+
+  onInput(stream: ByteStream): void {
+    while (!stream.closed) {
+      if (stream.available < FRAME_HEADER_BYTES) return
+      const at = stream.start
+      const input = stream.input
+      const type = input.readUInt32LE(at + 6)
+      if (input.readUInt16LE(at) !== FRAME_MAGIC) {
+        // Upstream's servers may send a last frame of zeros and type CLOSE when they end.
+        const what = type === FRAME.CLOSE ? 'closed by the peer' : 'sent something that is not a frame'
+        throw new LonghornError(type === FRAME.CLOSE ? 'UNREACHABLE' : 'PROTOCOL', `${this.peer}: ${what}`)
+      }
+      const payload = input.readUInt32LE(at + 22)
+      if (payload > MAX_UNIT_BYTES - FRAME_HEADER_BYTES) {
+        throw new LonghornError('PROTOCOL', `${this.peer}: an answer of ${payload} bytes to a smaller request`)
+      }
+      if (stream.available < FRAME_HEADER_BYTES + payload) return
+      stream.start += FRAME_HEADER_BYTES + payload
+      this.#answer(stream, at, type, payload)
+    }
+  }
+
+  onClose(_stream: ByteStream, reason: Error | undefined): void {
+    const unanswered = this.#slots.filter(io => io !== undefined).sort((a, b) => a.startedAt - b.startedAt)
+    this.#slots = []
+    this.#inFlight = 0
+    this.bytesInFlight = 0
+    const why = reason ?? new LonghornError('UNREACHABLE', `${this.peer}: closed by the peer`)
+    this.owner.onLost(this, why, unanswered)
+  }
+
+  #answer(stream: ByteStream, at: number, type: number, payload: number): void {
+    const input = stream.input
+    const sequence = input.readUInt32LE(at + 2)
+    this.#lastProgress = reactor.now
+    if (sequence === this.#pingSequence) {
+      this.#pingSequence = -1
+      if (type === FRAME.ERROR) throw new LonghornError('UNREACHABLE', `${this.peer}: ${textOf(input, at, payload)}`)
+      return
+    }
+    const slot = sequence & (this.#slots.length - 1)
+    const io = this.#slots[slot]
+    // A slot is reused only after its answer, so an answer to nothing is a peer that cannot be trusted with data.
+    if (io === undefined || this.#sequences[slot] !== sequence) {
+      throw new LonghornError('PROTOCOL', `${this.peer}: an answer to request ${sequence}, which was not asked`)
+    }
+    const good = type === FRAME.RESPONSE || type === FRAME.EOF
+    // Before the slot is given up: what is in a slot is handed back when the connection ends.
+    if (!good && type !== FRAME.ERROR) throw new LonghornError('PROTOCOL', `${this.peer}: an answer of unknown type ${type}`)
+    this.#slots[slot] = undefined
+    this.#inFlight--
+    if (movesData(io)) this.bytesInFlight -= io.length
+    if (good) {
+      this.owner.onReply(this, io, 0, '', stream.slab, at + FRAME_HEADER_BYTES, payload)
+      return
+    }
+    const text = textOf(input, at, payload)
+    this.owner.onReply(this, io, errnoOfText(text), text, undefined, 0, 0)
+  }
+
+  #header(type: number, io: Io, size: number, payload: number): void {
+    if (this.#inFlight >= this.#slots.length / 2) this.#growSlots()
+    const mask = this.#slots.length - 1
+    // Numbers need not be contiguous: one whose slot is still taken by a slow request is passed over.
+    while (this.#slots[this.#next & mask] !== undefined) this.#next = (this.#next + 1) >>> 0
+    const sequence = this.#next
+    this.#next = (sequence + 1) >>> 0
+    this.#slots[sequence & mask] = io
+    this.#sequences[sequence & mask] = sequence
+    if (this.#inFlight === 0) this.#lastProgress = reactor.time()
+    this.#inFlight++
+    if (movesData(io)) this.bytesInFlight += io.length
+    this.#put(sequence, type, io.offset, size, payload)
+  }
+
+  #put(sequence: number, type: number, offset: number, size: number, payload: number): void {
+    const output = this.#stream.output
+    const slab = output.reserve(FRAME_HEADER_BYTES)
+    writeFrameHeader(slab.buffer, output.reservedAt, sequence, type, offset, size, payload)
+    output.commit(FRAME_HEADER_BYTES)
+  }
+
+  #ping(now: number): void {
+    this.#pingSequence = this.#next
+    this.#next = (this.#next + 1) >>> 0
+    this.#lastProgress = now
+    this.#put(this.#pingSequence, FRAME.PING, 0, 0, 0)
+    this.#stream.flushSoon()
+  }
+
+  /** When the oldest request in flight was submitted. */
+  #oldestStart(): number {
+    let oldest = Infinity
+    for (const io of this.#slots) if (io !== undefined && io.startedAt < oldest) oldest = io.startedAt
+    return oldest
+  }
+
+  #growSlots(): void {
+    const slots = new Array<Io | undefined>(this.#slots.length * 2).fill(undefined)
+    const sequences = new Uint32Array(slots.length)
+    this.#slots.forEach((io, slot) => {
+      const sequence = this.#sequences[slot]!
+      slots[sequence & (slots.length - 1)] ??= io
+      if (io !== undefined) sequences[sequence & (slots.length - 1)] = sequence
+    })
+    this.#slots = slots
+    this.#sequences = sequences
+  }
+}
+
+function movesData(io: Io): boolean {
+  return io.op === OP.READ || io.op === OP.WRITE
+}
+
+function textOf(input: Buffer, at: number, payload: number): string {
+  const start = at + FRAME_HEADER_BYTES
+  return input.toString('utf8', start, start + Math.min(payload, MAX_ERROR_TEXT_BYTES))
+}
