@@ -1,0 +1,131 @@
+import {Cleanup} from '../lib/cleanup.js'
+import {scannerFor, type ExtentScanner} from '../lib/sys/file-extents.js'
+import {LonghornError} from '../lib/errors.js'
+import {BelowHead} from './below-head.js'
+import {checkBlockSize, checkPunching} from './file-system.js'
+import type {Layer} from './layer-chain.js'
+import {openLayerFile, type LayerFile} from './layer-file.js'
+import {BLOCK_BYTES, MAX_LAYERS, SectorMap} from './sector-map.js'
+
+/**
+ * The open layers of a volume and who holds what. Owns the file descriptors.
+ *
+ * Layers keep their numbers as long as it is open, and the map is never renumbered: a snapshot puts a head on top, and two
+ * layers that a purge has made one are one file under both numbers.
+ */
+export class LayerStack {
+  readonly scanner: ExtentScanner
+  #sizeBytes: number
+  readonly #files: LayerFile[]
+  #head: LayerFile
+  #below: BelowHead
+
+  constructor(
+    sizeBytes: number,
+    files: readonly LayerFile[],
+    readonly map: SectorMap,
+    below: BelowHead,
+  ) {
+    this.#sizeBytes = sizeBytes
+    this.scanner = below.scanner
+    this.#files = [...files]
+    this.#head = files.at(-1)!
+    this.#below = below
+  }
+
+  /** Size of the volume. */
+  get sizeBytes(): number {
+    return this.#sizeBytes
+  }
+
+  /** The volume becomes larger. What is new reads as zeros: every layer ends before it. */
+  grow(sizeBytes: number): void {
+    this.map.grow(sizeBytes)
+    this.#sizeBytes = sizeBytes
+  }
+
+  /** Layer number n is `files[n - 1]`; the head is the last one. */
+  get files(): readonly LayerFile[] {
+    return this.#files
+  }
+
+  get head(): LayerFile {
+    return this.#head
+  }
+
+  get headNumber(): number {
+    return this.#files.length
+  }
+
+  get below(): BelowHead {
+    return this.#below
+  }
+
+  /**
+   * Puts an empty head on top. `frozen` is the head so far, opened for reading under its new name.
+   * Returns its old descriptor, which reads in flight still use: the caller closes it.
+   */
+  push(frozen: LayerFile, head: LayerFile): LayerFile {
+    if (this.headNumber === MAX_LAYERS) throw new LonghornError('UNSUPPORTED', `a replica cannot have more than ${MAX_LAYERS} layers while it is open`)
+    const old = this.#head
+    this.#files.splice(-1, 1, frozen, head)
+    this.#head = head
+    this.#below = new BelowHead(this.map, this.#files.slice(0, -1), this.scanner, this.#below.incomplete)
+    return old
+  }
+
+  /** Makes every number that stood for one of `merged` stand for `file`. Their descriptors are the caller's to close. */
+  merge(merged: readonly LayerFile[], file: LayerFile): void {
+    for (const [index, layer] of this.#files.entries()) {
+      if (merged.includes(layer)) this.#files[index] = file
+    }
+    this.#below = new BelowHead(this.map, [...new Set(this.#files.slice(0, -1))], this.scanner, this.#below.incomplete)
+  }
+
+  close(): void {
+    for (const file of new Set(this.#files)) file.close()
+  }
+}
+
+export interface StackOptions {
+  /** Open the newest layer for writing. */
+  readonly writable: boolean
+  /** The layers below are not complete yet (a rebuild): nothing may be concluded from a hole in them. */
+  readonly incomplete?: boolean
+}
+
+/**
+ * Opens the layers of `chain` (oldest first) and finds out from their extents which layer holds each block.
+ * UNSUPPORTED on a file system that cannot keep apart what a block of 4096 bytes hides and what it does not.
+ */
+export async function openLayerStack(
+  directory: string,
+  chain: readonly Layer[],
+  sizeBytes: number,
+  options: StackOptions,
+): Promise<LayerStack> {
+  await using undo = new Cleanup()
+  await checkBlockSize(directory)
+  const newest = chain.at(-1)
+  const files = chain.map(layer => undo.add(openLayerFile(directory, layer, options.writable && layer === newest)))
+  const head = files.at(-1)
+  if (head === undefined) throw new Error('a chain has at least one layer')
+  if (options.writable) checkPunching(head, sizeBytes)
+  const scanner = scannerFor(head.fd)
+  const map = new SectorMap(sizeBytes)
+  const frozen = files.slice(0, -1)
+  for (const [index, file] of frozen.entries()) addLayer(map, scanner, file, index + 1)
+  const below = new BelowHead(map, frozen, scanner, options.incomplete ?? false)
+  addLayer(map, scanner, head, files.length)
+  undo.move()
+  return new LayerStack(sizeBytes, files, map, below)
+}
+
+/** Puts a layer on top of the map. Extents are rounded outward: whoever holds part of a block holds the block. */
+function addLayer(map: SectorMap, scanner: ExtentScanner, file: LayerFile, number: number): void {
+  const mark = (offset: number, length: number): void => {
+    const first = Math.floor(offset / BLOCK_BYTES)
+    map.set(first, Math.ceil((offset + length) / BLOCK_BYTES) - first, number)
+  }
+  scanner.scan(file.fd, 0, Math.min(file.sizeBytes, map.blocks * BLOCK_BYTES), mark, true)
+}

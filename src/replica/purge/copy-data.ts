@@ -1,0 +1,107 @@
+import type {FileHandle} from 'node:fs/promises'
+import {setTimeout as sleep} from 'node:timers/promises'
+import type {ExtentScanner} from '../../lib/sys/file-extents.js'
+
+/** Bytes [offset, offset+length) of a file. */
+export interface Range {
+  readonly offset: number
+  readonly length: number
+}
+
+/** How much of a file is looked at in one go: what is remembered of it stays small however fragmented it is. */
+export const WINDOW_BYTES = 64 * 1024 * 1024
+const CHUNK_BYTES = 1024 * 1024
+
+/** The most that a pause lasts, in milliseconds: after a stall of the disk there is nothing to make good. */
+const LONGEST_PAUSE_MS = 1000
+
+/** Keeps a background copy to a share of the time, and ends it when it is told to. */
+export class Pace {
+  /** `share`: of the time that it may be at work, 0 to 1. */
+  constructor(
+    readonly share: number,
+    readonly signal: AbortSignal,
+  ) {}
+
+  /** Does one piece of work, then pauses as long as its share wants it. Throws the signal's reason. */
+  async run<T>(work: () => Promise<T>): Promise<T> {
+    this.signal.throwIfAborted()
+    const before = performance.now()
+    const result = await work()
+    const spentMs = performance.now() - before
+    const pauseMs = Math.min(LONGEST_PAUSE_MS, spentMs / this.share - spentMs)
+    // What ends the pause early is looked at by the next piece.
+    if (pauseMs >= 1) await sleep(pauseMs, undefined, {signal: this.signal}).catch(() => undefined)
+    return result
+  }
+}
+
+/** Where a file has data, within a window. Neighbours merged. */
+export function dataIn(scanner: ExtentScanner, fd: number, {offset, length}: Range): Range[] {
+  const ranges: Range[] = []
+  scanner.scan(
+    fd,
+    offset,
+    length,
+    (from, bytes) => {
+      const last = ranges.at(-1)
+      if (last !== undefined && last.offset + last.length === from) ranges[ranges.length - 1] = {offset: last.offset, length: last.length + bytes}
+      else ranges.push({offset: from, length: bytes})
+    },
+    true,
+  )
+  return ranges
+}
+
+/** The parts of `ranges` that none of `holes` covers. Both ascending, without overlaps among themselves. */
+export function without(ranges: readonly Range[], holes: readonly Range[]): Range[] {
+  const result: Range[] = []
+  let next = 0
+  for (const {offset, length} of ranges) {
+    const end = offset + length
+    let at = offset
+    while (next < holes.length && holes[next]!.offset + holes[next]!.length <= at) next += 1
+    for (let index = next; index < holes.length && holes[index]!.offset < end; index++) {
+      const hole = holes[index]!
+      if (hole.offset > at) result.push({offset: at, length: hole.offset - at})
+      at = Math.max(at, hole.offset + hole.length)
+    }
+    if (at < end) result.push({offset: at, length: end - at})
+  }
+  return result
+}
+
+/** The parts of `ranges` that `others` cover. Both ascending, without overlaps among themselves. */
+export function overlaps(ranges: readonly Range[], others: readonly Range[]): Range[] {
+  return without(ranges, without(ranges, others))
+}
+
+/** Copies ranges from one file to the same places of another. `copied` is told the bytes as they are done. */
+export async function copyRanges(from: FileHandle, to: FileHandle, ranges: readonly Range[], pace: Pace, copied: (bytes: number) => void): Promise<void> {
+  const chunk = Buffer.alloc(CHUNK_BYTES)
+  for (const {offset, length} of ranges) {
+    for (let done = 0; done < length; done += CHUNK_BYTES) {
+      const bytes = Math.min(CHUNK_BYTES, length - done)
+      await pace.run(async () => {
+        const read = await readFully(from, chunk, bytes, offset + done)
+        await writeFully(to, chunk, read, offset + done)
+      })
+      copied(bytes)
+    }
+  }
+}
+
+/** Up to the end of the file; the bytes read. */
+async function readFully(file: FileHandle, into: Buffer, bytes: number, offset: number): Promise<number> {
+  let done = 0
+  while (done < bytes) {
+    const {bytesRead} = await file.read(into, done, bytes - done, offset + done)
+    if (bytesRead === 0) break
+    done += bytesRead
+  }
+  return done
+}
+
+async function writeFully(file: FileHandle, from: Buffer, bytes: number, offset: number): Promise<void> {
+  for (let done = 0; done < bytes; ) done += (await file.write(from, done, bytes - done, offset + done)).bytesWritten
+}

@@ -1,0 +1,69 @@
+import type {TcpAddress} from '../lib/address.js'
+import {Cleanup} from '../lib/cleanup.js'
+import {LonghornError} from '../lib/errors.js'
+import type {Log} from '../lib/log.js'
+import {Health} from '../protocol/grpc/health.js'
+import {RpcServer} from '../protocol/grpc/server.js'
+import {DataServer} from './data-server.js'
+import {Replica} from './replica.js'
+import {replicaService} from './replica-service.js'
+import {syncAgentService} from './sync-agent-service.js'
+
+export interface ReplicaServerOptions {
+  readonly directory: string
+  /** Create a replica of this size where there is none; undefined: whatever is there. */
+  readonly sizeBytes?: number | undefined
+  /**
+   * The control service's address; data is served on the port after it, and what takes long is asked for on the one after that.
+   * Port 0: any three free ones that follow each other.
+   */
+  readonly listen: TcpAddress
+  readonly volumeName?: string | undefined
+  readonly instanceName?: string | undefined
+  readonly log: Log
+}
+
+export interface ReplicaServer extends AsyncDisposable {
+  /** Where the control service really listens. */
+  readonly address: TcpAddress
+  /** Closes the replica, which leaves it clean, and everything else. Safe twice. */
+  close(): Promise<void>
+}
+
+/** A free port is looked for this many times; its neighbour may be taken. */
+const PORT_ATTEMPTS = 20
+
+/** One replica process: the data server on port P+1, the sync agent on P+2, then the control service on P, so that who finds it finds the others. */
+export async function startReplicaServer(options: ReplicaServerOptions): Promise<ReplicaServer> {
+  const {listen} = options
+  if (listen.port > 65533) throw new LonghornError('USAGE', `--listen ${listen.port}: the two ports after it are needed as well, so at most 65533`)
+  if (listen.port !== 0) return startOn(options, listen)
+  for (let attempt = 1; ; attempt++) {
+    const probe = await DataServer.start(listen, options.log)
+    const {port} = probe.address as TcpAddress
+    await probe.close()
+    try {
+      return await startOn(options, {...listen, port: Math.min(port, 65533)})
+    } catch (error) {
+      if (!(error instanceof LonghornError && error.code === 'LH_CONFLICT') || attempt === PORT_ATTEMPTS) throw error
+    }
+  }
+}
+
+async function startOn(options: ReplicaServerOptions, listen: TcpAddress): Promise<ReplicaServer> {
+  const {log} = options
+  await using undo = new Cleanup()
+  const data = undo.add(await DataServer.start({...listen, port: listen.port + 1}, log))
+  const replica = await Replica.take(options.directory, options.sizeBytes, data, log)
+  undo.defer(() => replica.release())
+  const identity = {volumeName: options.volumeName, instanceName: options.instanceName, role: 'replica' as const}
+  undo.add(await RpcServer.start({listen: {...listen, port: listen.port + 2}, services: [syncAgentService(replica)], identity, log}))
+  const health = new Health()
+  undo.add(await RpcServer.start({listen, services: [replicaService(replica), health.service], identity, log}))
+  health.set('SERVING')
+  log.info({control: listen.port, data: listen.port + 1, syncAgent: listen.port + 2, directory: options.directory}, 'replica ready')
+  const owned = undo.move()
+  let closed: Promise<void> | undefined
+  const close = (): Promise<void> => (closed ??= owned.close())
+  return {address: listen, close, [Symbol.asyncDispose]: close}
+}

@@ -1,0 +1,136 @@
+import {isKind, LonghornError} from '../lib/errors.js'
+import {ALL_FEATURES} from '../protocol/frame.js'
+import {toSize, toText, toTime} from '../protocol/grpc/fields.js'
+import {provide, type Service} from '../protocol/grpc/service.js'
+import {ReplicaServiceDefinition, type DiskInfo, type Replica as ReplicaMessage, type ReplicaResponse, type ReplicaSnapshotRequest} from '../protocol/proto/generated/replica.js'
+import type {Layer, ReplicaDirectory} from './layer-chain.js'
+import {layerFileOf, snapshotFile} from './layer-names.js'
+import type {Replica} from './replica.js'
+import type {ReplicaVolume} from './replica-volume.js'
+import type {SnapshotSpec} from './snapshot.js'
+
+/** Upstream refuses the 251st layer; ours has no such limit, and says so with a number that fits the field. */
+const MOST_SNAPSHOTS = 65_000
+
+/** ReplicaService (reference: engine-interop 3.5) over one replica. Methods of rebuilds come with those. */
+export function replicaService(replica: Replica): Service {
+  const answer = async (): Promise<ReplicaResponse> => ({replica: await describe(replica)})
+  return provide(ReplicaServiceDefinition, {
+    async replicaGet() {
+      return answer()
+    },
+    async replicaCreate({size}) {
+      await replica.create(toSize(size, 'ReplicaCreate: size'))
+      return answer()
+    },
+    async replicaOpen({session}) {
+      await replica.open(session)
+      return answer()
+    },
+    async replicaSnapshotPrepare(request) {
+      await replica.prepareSnapshot(request.name === '' ? undefined : snapshotSpec(request))
+      return answer()
+    },
+    async replicaSnapshot(request) {
+      await replica.snapshot(snapshotSpec(request))
+      return answer()
+    },
+    async replicaRevert({name, created}) {
+      await replica.revert(toLayerFile(name, 'ReplicaRevert: name'), toTime(created, 'ReplicaRevert: created'))
+      return answer()
+    },
+    async replicaExpand({size}) {
+      await replica.expand(toSize(size, 'ReplicaExpand: size'), new Date().toISOString().replace(/\.\d+Z$/, 'Z'))
+      return answer()
+    },
+    async diskMarkAsRemoved({name}) {
+      await replica.markRemoved(toLayerFile(name, 'DiskMarkAsRemoved: name'))
+      return answer()
+    },
+    async replicaClose() {
+      await replica.close()
+      return answer()
+    },
+  })
+}
+
+function snapshotSpec({name, userCreated, created, labels, growTo}: ReplicaSnapshotRequest): SnapshotSpec {
+  snapshotFile(toText(name, 'ReplicaSnapshot: name'))
+  return {name, userCreated, created: toTime(created, 'ReplicaSnapshot: created'), labels: Object.fromEntries(labels), growTo: growTo === 0n ? undefined : toSize(growTo, 'ReplicaSnapshot: grow_to')}
+}
+
+function toLayerFile(name: string, what: string): string {
+  return layerFileOf(toText(name, what))
+}
+
+async function describe(replica: Replica): Promise<ReplicaMessage> {
+  try {
+    const {state, directory, volume} = await replica.describe()
+    return message(state, directory, volume)
+  } catch (error) {
+    // A directory that cannot be read is a state as well: the engine is told which replica it cannot use.
+    if (!(error instanceof LonghornError) || isKind(error, 'UNSUPPORTED')) throw error
+    return message('error', undefined, undefined)
+  }
+}
+
+function message(state: string, directory: ReplicaDirectory | undefined, volume: ReplicaVolume | undefined): ReplicaMessage {
+  const closed: ReplicaMessage = {
+    dirty: directory?.volume.dirty ?? false,
+    rebuilding: directory?.volume.rebuilding ?? false,
+    head: directory?.volume.head ?? '',
+    parent: directory?.volume.parent ?? '',
+    size: directory === undefined ? '0' : `${directory.volume.sizeBytes}`,
+    sectorSize: BigInt(directory?.volume.sectorBytes ?? 512),
+    backingFile: directory?.volume.backingFile ?? '',
+    state,
+    chain: [],
+    disks: new Map(),
+    remainSnapshots: 0,
+    revisionCounter: 0n,
+    lastModifyTime: 0n,
+    headFileSize: 0n,
+    revisionCounterDisabled: directory === undefined || !directory.entries.includes('revision.counter'),
+    unmapMarkDiskChainRemoved: false,
+    snapshotCountUsage: 0,
+    snapshotSizeUsage: 0n,
+    snapshotCountTotal: 0,
+    features: [...ALL_FEATURES],
+  }
+  return directory === undefined || volume === undefined ? closed : {...closed, ...openFields(directory, volume)}
+}
+
+function openFields(directory: ReplicaDirectory, volume: ReplicaVolume): Partial<ReplicaMessage> {
+  const usage = new Map(volume.usage().map(layer => [layer.file, layer]))
+  const layers = [...directory.chain, ...directory.others]
+  const head = directory.chain.at(-1)!
+  const kept = directory.chain.filter(layer => layer !== head && !layer.meta.removed)
+  return {
+    dirty: volume.meta.dirty,
+    // The head first; without the layers that are marked as removed.
+    chain: directory.chain.filter(layer => !layer.meta.removed).map(layer => layer.file).reverse(),
+    disks: new Map(layers.map(layer => [layer.file, disk(layer, layers, usage.get(layer.file)?.allocatedBytes)])),
+    remainSnapshots: MOST_SNAPSHOTS - layers.length,
+    revisionCounter: BigInt(volume.revision ?? 0),
+    revisionCounterDisabled: volume.revision === undefined,
+    lastModifyTime: BigInt(Math.round((usage.get(head.file)?.modifiedMs ?? 0) * 1e6)),
+    headFileSize: BigInt(usage.get(head.file)?.allocatedBytes ?? 0),
+    snapshotCountUsage: layers.filter(layer => layer !== head && !layer.meta.removed).length,
+    snapshotSizeUsage: kept.reduce((sum, layer) => sum + BigInt(usage.get(layer.file)?.allocatedBytes ?? 0), 0n),
+    snapshotCountTotal: layers.length,
+  }
+}
+
+function disk(layer: Layer, all: readonly Layer[], allocatedBytes = layer.allocatedBytes): DiskInfo {
+  const children = all.filter(other => other.meta.parent === layer.file).map(other => [other.file, true] as const)
+  return {
+    name: layer.file,
+    parent: layer.meta.parent,
+    children: new Map(children),
+    removed: layer.meta.removed,
+    userCreated: layer.meta.userCreated,
+    created: layer.meta.created,
+    size: `${allocatedBytes}`,
+    labels: new Map(Object.entries(layer.meta.labels ?? {})),
+  }
+}

@@ -1,0 +1,451 @@
+import {fdatasync, fstatSync} from 'node:fs'
+import type {Cleanup} from '../lib/cleanup.js'
+import {LonghornError} from '../lib/errors.js'
+import type {ExtentScanner} from '../lib/sys/file-extents.js'
+import {AtomicJournal, MAX_ATOMIC_BYTES, type JournalledWrite} from './atomic-journal.js'
+import type {DirectoryLock} from './directory-lock.js'
+import type {DiskSteps} from './disk-steps.js'
+import {Flusher} from './flusher.js'
+import {Gate} from './gate.js'
+import {checkRange, endBlock, firstBlock} from './head-context.js'
+import {HeadWriter} from './head-writer.js'
+import {HeadZeroer} from './head-zeroer.js'
+import type {Layer, ReplicaDirectory} from './layer-chain.js'
+import {LayerReader, type BlockStatus} from './layer-reader.js'
+import {openLayerFile, type LayerFile} from './layer-file.js'
+import type {LayerMeta} from './layer-meta.js'
+import {checksumFile, metaFile} from './layer-names.js'
+import type {LayerStack} from './layer-stack.js'
+import {ioFailure} from './io-failure.js'
+import {RangeLock} from './range-lock.js'
+import type {RevisionCounter} from './revision-counter.js'
+import {commitPrepared, discardPrepared, prepareSnapshot, removeOldNames, syncDirectoryOnce, withSnapshot, type PreparedSnapshot, type SnapshotSpec} from './snapshot.js'
+import {BLOCK_BYTES} from './sector-map.js'
+import type {VolumeMeta} from './volume-meta.js'
+import {writeVolumeMeta} from './volume-meta-file.js'
+
+/** What `openReplica` has acquired. */
+export interface OpenedReplica {
+  /** Changes with every snapshot. */
+  directory: ReplicaDirectory
+  readonly leftovers: readonly string[]
+  readonly lock: DirectoryLock
+  readonly stack: LayerStack
+  readonly counter: RevisionCounter | undefined
+  readonly disk: DiskSteps
+  readonly owner: Cleanup
+}
+
+export interface LayerUsage {
+  /** File name of the layer. */
+  readonly file: string
+  /** Space on disk in bytes. */
+  readonly allocatedBytes: number
+  /** Last change of the data, in milliseconds since 1970. */
+  readonly modifiedMs: number
+}
+
+/**
+ * An open replica: one copy of a volume, to read and write. Offsets and lengths are bytes of any alignment; a range
+ * outside the volume is a RangeError. Disk errors are IO or NO_SPACE, thrown by what is done at once and rejected by
+ * what is not. After a failed flush, or when a failed write could not be taken back, everything fails with that reason and
+ * volume.meta records it: the replica has lost data and must be rebuilt.
+ *
+ * A method that returns a promise or undefined has done its work when it returns undefined; this saves the small
+ * requests the promise. Changes that overlap take effect in the order of the calls; a read beside them may see either.
+ */
+export class ReplicaVolume implements AsyncDisposable {
+  readonly #opened: OpenedReplica
+  readonly #gate: Gate
+  readonly #flusher: Flusher
+  readonly #locks = new RangeLock()
+  readonly #reader: LayerReader
+  readonly #writer: HeadWriter
+  readonly #zeroer: HeadZeroer
+  #meta: VolumeMeta
+  #closing: Promise<void> | undefined
+  #prepared: PreparedSnapshot | undefined
+  readonly #journal: AtomicJournal
+  /** The last atomic write. */
+  #atomic: Promise<void> = Promise.resolve()
+  /** Files that reads in flight may still use: heads that have become snapshots, until they are synced, and merged layers. */
+  readonly #retired = new Set<LayerFile>()
+  /** The removal of the names that the last frozen layer had as a head. */
+  #oldNames: Promise<void> = Promise.resolve()
+  /** The last rewrite of volume.meta; rewrites wait for each other. */
+  #metaWritten: Promise<void> = Promise.resolve()
+
+  constructor(opened: OpenedReplica) {
+    const {stack, counter} = opened
+    this.#opened = opened
+    this.#meta = opened.directory.volume
+    this.#journal = new AtomicJournal(opened.directory.path, opened.disk)
+    this.#gate = new Gate(reason => {
+      this.#recordFailure(reason)
+    })
+    this.#flusher = new Flusher(this.#flushed(), stack.head.path, this.#gate)
+    this.#reader = new LayerReader(stack)
+    const context = {stack, counter, reader: this.#reader, locks: this.#locks, flusher: this.#flusher, gate: this.#gate}
+    this.#writer = new HeadWriter(context)
+    this.#zeroer = new HeadZeroer(context, this.#writer)
+  }
+
+  get sizeBytes(): number {
+    return this.#opened.stack.sizeBytes
+  }
+
+  /** The directory as it is, but for the sizes of the layers, which are as they were found. */
+  get directory(): ReplicaDirectory {
+    return this.#opened.directory
+  }
+
+  /** Takes note of what the .meta of a layer says from now on. */
+  describeLayer(file: string, meta: LayerMeta): void {
+    const changed = (layer: Layer): Layer => (layer.file === file ? {...layer, meta} : layer)
+    const {directory} = this.#opened
+    this.#opened.directory = {...directory, chain: directory.chain.map(changed), others: directory.others.map(changed)}
+  }
+
+  /** What volume.meta says now. */
+  get meta(): VolumeMeta {
+    return this.#meta
+  }
+
+  /** Something has been written since it was opened. */
+  get written(): boolean {
+    return this.#flusher.touched
+  }
+
+  /** Files of interrupted operations that opening removed. */
+  get leftovers(): readonly string[] {
+    return this.#opened.leftovers
+  }
+
+  /** Why the replica no longer admits I/O, undefined while it does. */
+  get failure(): LonghornError | undefined {
+    return this.#gate.reason
+  }
+
+  /** The revision counter, undefined where there is none. */
+  get revision(): number | undefined {
+    return this.#opened.counter?.value
+  }
+
+  /** Continues the revision counter from another number. */
+  set revision(value: number | undefined) {
+    if (value !== undefined) this.#opened.counter?.set(value)
+  }
+
+  /** Reads into `target` from `start`: at once when it is in memory, else in the thread pool. */
+  read(target: Buffer, start: number, length: number, offset: number): Promise<void> | undefined {
+    this.#admit()
+    return this.#reader.read(target, start, length, offset)
+  }
+
+  /** Reads at once, waiting for the disk if need be. */
+  readSync(target: Buffer, start: number, length: number, offset: number): void {
+    this.#admit()
+    this.#reader.readSync(target, start, length, offset)
+  }
+
+  /** Reads at once if it is in memory, else returns false, with `target` in part overwritten. */
+  tryReadCached(target: Buffer, start: number, length: number, offset: number): boolean {
+    this.#admit()
+    return this.#reader.tryReadCached(target, start, length, offset)
+  }
+
+  /**
+   * Writes from `source`, which belongs to the write until it is done. `durable`: done when it survives a power cut.
+   * `continued`: part of a request that was counted with its first part.
+   */
+  write(source: Buffer, start: number, length: number, offset: number, durable = false, continued = false): Promise<void> | undefined {
+    return this.#writer.write(source, start, length, offset, durable, continued)
+  }
+
+  /**
+   * Writes all of `data`, of at most MAX_ATOMIC_BYTES, or nothing, whatever fails: resolves when it survives a power cut. Nothing else
+   * changes that range meanwhile. `data` belongs to the write until then.
+   */
+  async writeAtomic(data: Buffer, offset: number): Promise<void> {
+    this.#admit()
+    checkRange(this.#opened.stack, offset, data.length)
+    if (data.length > MAX_ATOMIC_BYTES) throw new RangeError(`${data.length} bytes cannot be written at once`)
+    if (data.length === 0) return
+    const ticket = this.#locks.acquire(firstBlock(offset), endBlock(offset, data.length))
+    try {
+      if (ticket.ready !== undefined) await ticket.ready
+      this.#gate.checkFailure()
+      // There is one journal: whoever follows waits for it.
+      const written = this.#atomic.then(() => this.#writeJournalled(data, offset))
+      this.#atomic = written.catch(() => undefined)
+      await written
+    } finally {
+      this.#locks.release(ticket)
+    }
+  }
+
+  async #writeJournalled(data: Buffer, offset: number): Promise<void> {
+    try {
+      const before = Buffer.allocUnsafe(data.length)
+      await this.#reader.read(before, 0, data.length, offset)
+      await this.#journal.begin(offset, data)
+      this.#opened.counter?.add()
+      try {
+        this.#writer.writeNow(data, 0, data.length, offset)
+      } catch (error) {
+        this.#restore(before, offset)
+        await this.#flusher.sync()
+        await this.#journal.end()
+        throw error
+      }
+      await this.#flusher.sync()
+      await this.#journal.end()
+    } catch (error) {
+      throw ioFailure(`writing ${data.length} bytes at ${offset} at once in ${this.directory.path}`, error)
+    }
+  }
+
+  /** After a write that failed half-way, on a full disk: what the head holds gets its old content back, which takes no space. */
+  #restore(before: Buffer, offset: number): void {
+    const end = offset + before.length
+    for (const held of this.heldByHead({offset: offset - (offset % BLOCK_BYTES), length: before.length + (offset % BLOCK_BYTES)})) {
+      const from = Math.max(offset, held.offset)
+      const to = Math.min(end, held.offset + held.length)
+      if (to > from) this.#writer.writeNow(before, from - offset, to - from, from)
+    }
+  }
+
+  /** Makes good a write that a crash or power cut interrupted. The replica has just been opened, and nothing has been written. */
+  async finishAtomicWrite({data, offset}: JournalledWrite): Promise<void> {
+    if (offset + data.length > this.sizeBytes) return
+    // Not journalled anew: stopped in the middle of that, there would be no whole journal for it.
+    this.#writer.writeNow(data, 0, data.length, offset)
+    await this.#flusher.sync()
+    await this.#journal.end()
+  }
+
+  /** Makes a range read as zeros. `mayUnmap`: without keeping the space where that can be had. */
+  writeZeroes(offset: number, length: number, mayUnmap: boolean, durable = false): Promise<void> {
+    return this.#zeroer.writeZeroes(offset, length, mayUnmap, durable)
+  }
+
+  /** Gives up the content of the blocks wholly inside the range; resolves to the bytes given back. */
+  discard(offset: number, length: number, durable = false): Promise<number> {
+    return this.#zeroer.discard(offset, length, durable)
+  }
+
+  /** Resolves when everything whose write was done before this call survives a power cut. */
+  flush(): Promise<void> {
+    return this.#flusher.flush()
+  }
+
+  /** Where a range has data, in order and without gaps. */
+  status(offset: number, length: number): Generator<BlockStatus> {
+    return this.#reader.status(offset, length)
+  }
+
+  /** What each layer of the live chain takes on disk, oldest first. */
+  usage(): LayerUsage[] {
+    return this.#opened.stack.files.map(({file, fd}) => {
+      const {blocks, mtimeMs} = fstatSync(fd)
+      return {file, allocatedBytes: blocks * 512, modifiedMs: mtimeMs}
+    })
+  }
+
+  /**
+   * Does everything for a snapshot but the step that takes it, while the volume goes on being written; what was prepared
+   * before is taken back. Throws CONFLICT when there is such a snapshot already, USAGE for a name that cannot be one.
+   */
+  async prepareSnapshot(spec: SnapshotSpec): Promise<void> {
+    this.#admit()
+    checkGrowth(this.sizeBytes, spec.growTo)
+    await this.discardPrepared()
+    const {directory, disk} = this.#opened
+    try {
+      this.#prepared = await prepareSnapshot(directory, this.#meta, spec, disk)
+    } catch (error) {
+      throw ioFailure(`preparing snapshot ${spec.name} in ${directory.path}`, error)
+    }
+  }
+
+  /** Takes back what prepareSnapshot() did, if it has not become a snapshot. */
+  async discardPrepared(): Promise<void> {
+    const prepared = this.#prepared
+    this.#prepared = undefined
+    if (prepared !== undefined) await discardPrepared(this.#opened.directory.path, prepared, this.#opened.disk)
+  }
+
+  /**
+   * Freezes the volume as it is: every change that was done before this call is in the snapshot, those asked for while it
+   * runs wait and are not. It takes a rename when it was prepared. It survives a crash at once and a power cut from the
+   * next flush on. When this rejects nothing has changed. Errors as those of prepareSnapshot().
+   */
+  async snapshot(spec: SnapshotSpec): Promise<void> {
+    if (this.#prepared?.spec.name !== spec.name) await this.prepareSnapshot(spec)
+    const prepared = this.#prepared!
+    const ticket = this.#locks.acquire(0, Infinity)
+    try {
+      if (ticket.ready !== undefined) await ticket.ready
+      this.#admit()
+      await this.#afterMeta(() => commitPrepared(this.#opened.directory.path, this.#opened.disk))
+      this.#prepared = undefined
+      this.#freeze(prepared)
+    } catch (error) {
+      await this.discardPrepared().catch(() => undefined)
+      throw ioFailure(`taking snapshot ${spec.name} in ${this.#opened.directory.path}`, error)
+    } finally {
+      this.#locks.release(ticket)
+    }
+  }
+
+  /** The snapshot has been taken on disk: goes on with the new head. */
+  #freeze(prepared: PreparedSnapshot): void {
+    const {directory, stack, disk} = this.#opened
+    const oldName = stack.head.file
+    if (prepared.volume.sizeBytes > stack.sizeBytes) stack.grow(prepared.volume.sizeBytes)
+    const old = stack.push(prepared.frozenFile, prepared.headFile)
+    this.#retired.add(old)
+    this.#meta = prepared.volume
+    this.#opened.directory = withSnapshot(directory, prepared)
+    // What the frozen layer has in memory still, and the names, go to the disk with the next flush.
+    this.#flusher.switchTo(this.#flushed(), stack.head.path, [
+      {sync: done => fdatasync(old.fd, done), synced: () => void this.#reader.settled().then(() => this.#retire(old))},
+      syncDirectoryOnce(directory.path, disk, () => {
+        // Not before: until then a power cut brings back the volume.meta that names it. An open removes it as well.
+        this.#oldNames = removeOldNames(directory.path, oldName, disk).catch(() => undefined)
+      }),
+    ])
+  }
+
+  /** Two frozen layers have become one on disk, under the name of `upper`: goes on with that. */
+  mergeLayers(lower: string, upper: string, meta: LayerMeta, sizeBytes: number): void {
+    const {directory, stack} = this.#opened
+    const merged = new Set(stack.files.filter(({file}) => file === lower || file === upper))
+    this.describeLayer(upper, meta)
+    if (merged.size === 0) return
+    const layer = directory.chain.find(({file}) => file === upper)!
+    stack.merge([...merged], openLayerFile(directory.path, {...layer, sizeBytes}, false))
+    // Reads in flight still use them; closing waits for those.
+    for (const file of merged) this.#retired.add(file)
+    void this.#reader.settled().then(() => {
+      for (const file of merged) this.#retire(file)
+    })
+  }
+
+  /** A layer is gone from the disk, and nothing stood on it. */
+  forgetLayer(gone: string): void {
+    const {directory} = this.#opened
+    const names = [gone, metaFile(gone), checksumFile(gone)]
+    const left = (layers: readonly Layer[]): Layer[] => layers.filter(({file}) => file !== gone)
+    this.#opened.directory = {...directory, chain: left(directory.chain), others: left(directory.others), entries: directory.entries.filter(name => !names.includes(name))}
+  }
+
+  /** The blocks in a range, which begins with one, that the head holds: whatever lies below them cannot be seen. */
+  heldByHead({offset, length}: {readonly offset: number; readonly length: number}): {offset: number; length: number}[] {
+    const {map, headNumber, sizeBytes} = this.#opened.stack
+    const end = endBlock(0, Math.min(offset + length, sizeBytes))
+    const ranges: {offset: number; length: number}[] = []
+    for (let block = firstBlock(offset); block < end; ) {
+      const run = map.runLength(block, end - block)
+      if (map.lookup(block) === headNumber) ranges.push({offset: block * BLOCK_BYTES, length: run * BLOCK_BYTES})
+      block += run
+    }
+    return ranges
+  }
+
+  /** Resolves when the reads that are under way now are done. */
+  readsSettled(): Promise<void> {
+    return this.#reader.settled()
+  }
+
+  /** How the extents of a layer are found out. */
+  get scanner(): ExtentScanner {
+    return this.#opened.stack.scanner
+  }
+
+  /** How the files in the directory are changed. */
+  get disk(): DiskSteps {
+    return this.#opened.disk
+  }
+
+  #retire(file: LayerFile): void {
+    if (this.#retired.delete(file)) file.close()
+  }
+
+  #flushed(): number[] {
+    const {stack, counter} = this.#opened
+    return counter === undefined ? [stack.head.fd] : [stack.head.fd, counter.fd]
+  }
+
+  /**
+   * Finishes what has been admitted, flushes, records durably that the replica is clean, and gives everything back.
+   * When the flush fails, or has failed before, the replica stays dirty and this rejects. Safe twice.
+   */
+  close(): Promise<void> {
+    this.#closing ??= this.#shut(true)
+    return this.#closing
+  }
+
+  /** Lets go without flushing, as if the process had died: the replica stays dirty. Waits for the thread pool only. */
+  abandon(): Promise<void> {
+    this.#closing ??= this.#shut(false)
+    return this.#closing
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.close()
+  }
+
+  async #shut(clean: boolean): Promise<void> {
+    const failed = this.#gate.failed ? this.#gate.reason : undefined
+    this.#gate.close(new LonghornError('CONFLICT', `the replica in ${this.#opened.directory.path} is closed`))
+    await using _owner = this.#opened.owner
+    await this.#locks.drained()
+    await this.#reader.idle()
+    try {
+      if (!clean) return
+      // What cannot be removed is found by the next open, and is no reason to stay dirty.
+      await this.discardPrepared().catch(() => undefined)
+      if (failed !== undefined) throw failed
+      await this.#flusher.sync()
+      await this.#oldNames
+      this.#meta = {...this.#meta, dirty: false}
+      await this.#storeMeta()
+    } finally {
+      await this.#metaWritten
+      await this.#journal.close()
+      for (const file of this.#retired) this.#retire(file)
+      this.#prepared?.frozenFile.close()
+      this.#prepared?.headFile.close()
+    }
+  }
+
+  #admit(): void {
+    if (this.#gate.reason !== undefined) throw this.#gate.reason
+  }
+
+  #recordFailure(reason: LonghornError): void {
+    this.#meta = {...this.#meta, error: reason.message}
+    // The disk has just failed, so this may fail as well: then all there is is the Dirty flag, which is set already.
+    this.#storeMeta().catch(() => undefined)
+  }
+
+  #storeMeta(): Promise<void> {
+    const {directory, disk} = this.#opened
+    return this.#afterMeta(() => writeVolumeMeta(directory.path, this.#meta, disk))
+  }
+
+  /** Replaces volume.meta when the replacements before are done. */
+  #afterMeta(replace: () => Promise<void>): Promise<void> {
+    const written = this.#metaWritten.then(replace)
+    this.#metaWritten = written.catch(() => undefined)
+    return written
+  }
+}
+
+/** Throws USAGE for a size that a volume cannot become. */
+function checkGrowth(sizeBytes: number, growTo: number | undefined): void {
+  if (growTo === undefined) return
+  if (growTo % BLOCK_BYTES !== 0) throw new LonghornError('USAGE', `a volume cannot be expanded to ${growTo} bytes: expected a multiple of ${BLOCK_BYTES}`)
+  if (growTo <= sizeBytes) throw new LonghornError('USAGE', `a volume of ${sizeBytes} bytes cannot be expanded to ${growTo}`)
+}
