@@ -1,0 +1,81 @@
+import {LonghornError} from '../lib/errors.js'
+import {versionInfo} from '../lib/version-info.js'
+import {toSize, toText} from '../protocol/grpc/fields.js'
+import {provide, type Service} from '../protocol/grpc/service.js'
+import {ControllerServiceDefinition, ReplicaMode, type ControllerReplica, type Volume} from '../protocol/proto/generated/controller.js'
+import type {Engine, ReplicaStatus} from './engine.js'
+
+/** ControllerService (reference: engine-interop 3.4) over one engine. Methods of rebuilds come with those. */
+export function controllerService(engine: Engine): Service {
+  const volume = (): Volume => describe(engine)
+  return provide(ControllerServiceDefinition, {
+    async volumeGet() {
+      return volume()
+    },
+    async volumeFrontendStart({frontend}) {
+      if (frontend === '') throw new LonghornError('USAGE', 'VolumeFrontendStart: frontend is missing')
+      await engine.startFrontend(frontend)
+      return volume()
+    },
+    async volumeFrontendShutdown() {
+      await engine.stopFrontend()
+      return volume()
+    },
+    async volumeSnapshot({name, labels, freezeFilesystem}) {
+      if (freezeFilesystem) throw new LonghornError('UNSUPPORTED', 'VolumeSnapshot: freezing the file system is not supported yet; ask without it')
+      return {name: await engine.takeSnapshot(name === '' ? undefined : name, Object.fromEntries(labels))}
+    },
+    async volumeExpand({size}) {
+      await engine.expand(toSize(size, 'VolumeExpand: size'))
+      return volume()
+    },
+    async volumeRevert({name}) {
+      await engine.revert(toText(name, 'VolumeRevert: name'))
+      return volume()
+    },
+    async replicaList() {
+      return {replicas: engine.replicas.map(controllerReplica)}
+    },
+    async replicaGet({address}) {
+      const found = engine.replicas.find(replica => replica.address === address)
+      if (found === undefined) throw new LonghornError('NOT_FOUND', `this volume has no replica ${JSON.stringify(address.slice(0, 256))}`)
+      return controllerReplica(found)
+    },
+    async versionDetailGet() {
+      const info = versionInfo()
+      return {
+        version: {
+          ...info,
+          cliAPIVersion: BigInt(info.cliAPIVersion),
+          cliAPIMinVersion: BigInt(info.cliAPIMinVersion),
+          controllerAPIVersion: BigInt(info.controllerAPIVersion),
+          controllerAPIMinVersion: BigInt(info.controllerAPIMinVersion),
+          dataFormatVersion: BigInt(info.dataFormatVersion),
+          dataFormatMinVersion: BigInt(info.dataFormatMinVersion),
+        },
+      }
+    },
+  })
+}
+
+function describe(engine: Engine): Volume {
+  const {frontend, volume} = engine
+  return {
+    name: volume.name,
+    size: BigInt(volume.sizeBytes),
+    replicaCount: engine.replicas.length,
+    endpoint: frontend?.endpoint ?? '',
+    frontend: frontend?.name ?? '',
+    frontendState: frontend === undefined ? 'down' : 'up',
+    isExpanding: false,
+    lastExpansionError: '',
+    lastExpansionFailedAt: '',
+    unmapMarkSnapChainRemoved: false,
+    snapshotMaxCount: 0,
+    snapshotMaxSize: 0n,
+  }
+}
+
+function controllerReplica({address, mode}: ReplicaStatus): ControllerReplica {
+  return {address: {address, instanceName: ''}, mode: ReplicaMode[mode]}
+}

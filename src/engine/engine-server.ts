@@ -1,0 +1,58 @@
+import type {Address, TcpAddress} from '../lib/address.js'
+import {Cleanup} from '../lib/cleanup.js'
+import {LonghornError} from '../lib/errors.js'
+import {checkFree} from '../lib/net/check-free.js'
+import {Health} from '../protocol/grpc/health.js'
+import {RpcServer} from '../protocol/grpc/server.js'
+import {controllerService} from './controller-service.js'
+import {Engine, findFrontend, type EngineOptions} from './engine.js'
+
+export interface EngineServerOptions extends EngineOptions {
+  /** Where the control service listens. */
+  readonly listen: TcpAddress
+  /** The frontend to start; undefined: none until somebody asks for one. */
+  readonly frontend?: string | undefined
+  readonly frontendListen?: Address | undefined
+  readonly instanceName?: string | undefined
+}
+
+export interface EngineServer extends AsyncDisposable {
+  readonly engine: Engine
+  /** Where the control service really listens. */
+  readonly address: Address
+  /** Shuts the frontend down, closes the replicas so that they are clean, stops. Safe twice. */
+  close(): Promise<void>
+}
+
+const VOLUME_NAME = /^[a-zA-Z0-9][a-zA-Z0-9_.-]+$/
+
+/** Throws USAGE for a name that upstream, a path or an IQN could not hold. */
+export function checkVolumeName(name: string): void {
+  if (name.length <= 64 && VOLUME_NAME.test(name)) return
+  throw new LonghornError('USAGE', `invalid volume name "${name}": 2 to 64 letters, digits, "_", "." and "-", the first a letter or digit`)
+}
+
+/**
+ * One engine process: replicas, control service, frontend, in that order; whoever can reach the frontend can rely on the rest.
+ * Everything that can be wrong with the options is found out before a replica is opened.
+ */
+export async function startEngineServer(options: EngineServerOptions, signal?: AbortSignal): Promise<EngineServer> {
+  checkVolumeName(options.volume)
+  const kind = options.frontend === undefined ? undefined : findFrontend(options.frontends, options.frontend)
+  // An engine that is started twice must find that out before it takes the replicas away from the one that runs.
+  await checkFree(options.listen)
+  await kind?.checkFree?.(options.volume, options.frontendListen)
+  await using undo = new Cleanup()
+  const engine = undo.add(await Engine.start(options, signal))
+  const health = new Health()
+  const identity = {volumeName: options.volume, instanceName: options.instanceName, role: 'controller' as const}
+  const rpc = undo.add(
+    await RpcServer.start({listen: options.listen, services: [controllerService(engine), health.service], identity, log: options.log}),
+  )
+  if (options.frontend !== undefined) await engine.startFrontend(options.frontend, options.frontendListen)
+  health.set('SERVING')
+  const owned = undo.move()
+  let closed: Promise<void> | undefined
+  const close = (): Promise<void> => (closed ??= owned.close())
+  return {engine, address: rpc.address, close, [Symbol.asyncDispose]: close}
+}

@@ -1,0 +1,54 @@
+import type {ByteStream} from '../../../lib/net/byte-stream.js'
+import {arrivedPieceLength} from '../cutting.js'
+import type {RequestRunner} from './request-runner.js'
+import type {Request} from './requests.js'
+
+/**
+ * The payload of the WRITE whose header was read last, while it arrives. It is handed over in pieces as soon as they are
+ * large enough: most of a large write is on its way to the replicas while the rest is still being sent, and none of it
+ * is collected here.
+ */
+export class WritePayload {
+  #request: Request | undefined
+  /** Where the next byte belongs. */
+  #offset = 0
+  /** Bytes of payload that have not been handed over. */
+  #left = 0
+
+  constructor(
+    readonly stream: ByteStream,
+    readonly runner: RequestRunner,
+  ) {}
+
+  get isArriving(): boolean {
+    return this.#request !== undefined
+  }
+
+  begin(request: Request): void {
+    this.#request = request
+    this.#offset = request.offset
+    this.#left = request.length
+  }
+
+  /** Hands over one piece of what has arrived, or skips it if the write has failed already. False when more has to arrive first. */
+  advance(): boolean {
+    const {stream} = this
+    const request = this.#request!
+    if (this.#left > 0) {
+      const arrived = Math.min(this.#left, stream.available)
+      const length = request.error === 0 ? arrivedPieceLength(this.#offset, this.#left, arrived) : arrived
+      if (length === 0) return false
+      const {slab, start} = stream
+      const offset = this.#offset
+      stream.start += length
+      this.#offset += length
+      this.#left -= length
+      if (request.error === 0) this.runner.writePiece(request, offset, length, slab, start)
+    }
+    if (this.#left === 0) {
+      this.#request = undefined
+      this.runner.payloadEnded(request)
+    }
+    return true
+  }
+}
