@@ -1,0 +1,67 @@
+import type {Address} from '../lib/address.js'
+import {Cleanup} from '../lib/cleanup.js'
+import {isKind, LonghornError, messageOf} from '../lib/errors.js'
+import type {Log} from '../lib/log.js'
+import type {Frontend, FrontendKind, FrontendOptions} from '../engine/frontends/frontend.js'
+import type {Attacher} from './attach/attacher.js'
+import {checkExportFree, openExport} from './blockdev-export.js'
+
+/** How long making or removing a device may take. */
+const ATTACH_TIMEOUT_MS = 120_000
+
+/** Serves the volume as a block device of this host, /dev/longhorn/VOL: an export for this host alone, attached here. */
+export function blockdevFrontend(attacher: Attacher, way: string): FrontendKind {
+  return {
+    name: 'blockdev',
+    summary: 'a block device of this host, /dev/longhorn/VOLUME',
+    checkFree: async (volume, listen) => {
+      checkNoAddress(listen)
+      await checkExportFree(volume, await attacher.plan(volume, way))
+    },
+    open: options => openBlockdev(attacher, way, options),
+  }
+}
+
+async function openBlockdev(attacher: Attacher, wanted: string, options: FrontendOptions): Promise<Frontend> {
+  const {volume, log} = options
+  checkNoAddress(options.listen)
+  const plan = await attacher.plan(volume, wanted)
+  await using undo = new Cleanup()
+  const {endpoint, trim, frontend} = await openExport(plan, options)
+  undo.add(frontend)
+  const attached = await attacher.attach({volume, endpoint, trim}, AbortSignal.timeout(ATTACH_TIMEOUT_MS), plan.way)
+  log.info({device: attached.device, way: attached.way}, 'attached')
+  undo.move()
+  let closed: Promise<void> | undefined
+  return {
+    endpoint: attached.device,
+    resize: async sizeBytes => {
+      await attacher.resize(volume, sizeBytes, AbortSignal.timeout(ATTACH_TIMEOUT_MS))
+    },
+    close: graceMs => (closed ??= closeBlockdev(attacher, volume, frontend, graceMs, log)),
+  }
+}
+
+function checkNoAddress(listen: Address | undefined): void {
+  if (listen !== undefined) throw new LonghornError('USAGE', 'frontend blockdev makes a device of this host and takes no address to listen on')
+}
+
+/** The device goes first: what it still has in memory is written through the export, which goes afterwards. */
+async function closeBlockdev(attacher: Attacher, volume: string, served: Frontend, graceMs: number | undefined, log: Log): Promise<void> {
+  try {
+    await detach(attacher, volume, log)
+  } finally {
+    await served.close(graceMs)
+  }
+}
+
+/** An engine that is told to stop does: who still uses the device loses it, after what it had to say was written. */
+async function detach(attacher: Attacher, volume: string, log: Log): Promise<void> {
+  const polite = await attacher.detach(volume, {force: false}, AbortSignal.timeout(ATTACH_TIMEOUT_MS)).catch((error: unknown) => {
+    if (!isKind(error, 'BUSY')) throw error
+    log.warn({reason: messageOf(error)}, 'the device is in use and is taken away from its users')
+    return undefined
+  })
+  const report = polite ?? (await attacher.detach(volume, {force: true}, AbortSignal.timeout(ATTACH_TIMEOUT_MS)))
+  for (const warning of report.warnings) log.warn({warning}, 'detached')
+}

@@ -1,0 +1,10 @@
+// Runs where the kernel has the module nbd; `npm run e2e:initiator -- contract` runs it in a guest that has.
+import t from 'tap'
+import {KernelNbdWay} from '../../../src/drivers/attach/kernel-nbd/kernel-nbd-way.js'
+import {attachContract} from './attach-contract.js'
+import {missing} from './support/attach-host.js'
+
+const reason = await missing(new KernelNbdWay(), 'mkfs.ext4')
+
+if (reason === undefined) attachContract(t, () => new KernelNbdWay())
+else t.plan(0, reason)
