@@ -1,0 +1,63 @@
+// What a daemon runs after becomeDaemon(): the service and nothing of the command line.
+import {LonghornError} from '../lib/errors.js'
+import {createLog} from '../lib/log.js'
+import {abandonDevice} from './abandon-device.js'
+import {announce} from './announce.js'
+import {DAEMON_VARIABLE, type DaemonRequest} from './become-daemon.js'
+import {printFailure} from './failure.js'
+
+const stop = new AbortController()
+const request = takeRequest()
+/** Whether a block device may be there that goes only when somebody removes it. */
+let mayHaveDevice = request.role === 'engine' && request.frontend === 'blockdev'
+process.title = `longhorn ${request.role} ${request.role === 'engine' ? request.volume : request.directory}`
+for (const name of ['SIGINT', 'SIGTERM'] as const) process.on(name, () => onSignal(name))
+try {
+  await (request.role === 'engine' ? runEngine(request) : runReplica(request))
+  process.exit(0)
+} catch (error) {
+  process.exit(printFailure(error, {format: request.json ? 'json' : 'text', debug: request.debug}))
+}
+
+async function runReplica(options: DaemonRequest & {role: 'replica'}): Promise<void> {
+  const {startReplicaServer} = await import('../replica/replica-server.js')
+  await using server = await startReplicaServer({...options, log: createLog('replica')})
+  announce(options.json, 'replica', {control: server.address})
+  await stopped()
+}
+
+async function runEngine(options: DaemonRequest & {role: 'engine'}): Promise<void> {
+  const [{startEngineServer}, {frontendKinds}] = await Promise.all([import('../engine/engine-server.js'), import('./frontend-kinds.js')])
+  await using server = await startEngineServer({...options, frontends: frontendKinds(options.attach), log: createLog('engine')}, stop.signal)
+  announce(options.json, 'engine', {control: server.address, endpoint: server.engine.frontend?.endpoint})
+  await stopped()
+  mayHaveDevice = server.engine.frontend?.name === 'blockdev'
+}
+
+function takeRequest(): DaemonRequest {
+  const text = process.env[DAEMON_VARIABLE]
+  if (text === undefined) throw new Error('this is started by the commands "replica" and "engine" only')
+  Reflect.deleteProperty(process.env, DAEMON_VARIABLE)
+  return JSON.parse(text) as DaemonRequest
+}
+
+/** Resolves at the first SIGINT or SIGTERM: an orderly stop, not a failure. */
+function stopped(): Promise<void> {
+  if (stop.signal.aborted) return Promise.resolve()
+  return new Promise(resolve => {
+    stop.signal.addEventListener('abort', () => resolve(), {once: true})
+  })
+}
+
+function onSignal(name: NodeJS.Signals): void {
+  const interrupted = new LonghornError('INTERRUPTED', `interrupted by ${name}`)
+  if (!stop.signal.aborted) {
+    stop.abort(interrupted)
+    return
+  }
+  // A second one: whoever sends it does not want to wait any longer.
+  if (request.role === 'engine' && mayHaveDevice) {
+    createLog('engine').warn({by: abandonDevice(request.volume)}, 'ending without waiting for the block device, which is removed by another process')
+  }
+  process.exit(interrupted.exitCode)
+}

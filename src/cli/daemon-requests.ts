@@ -1,0 +1,28 @@
+// What the daemons' commands hand to the processes that they become. Plain data: it travels as JSON.
+import type {IscsiSettings} from '../engine/frontends/frontend.js'
+import type {Address, TcpAddress} from '../lib/address.js'
+
+export interface ReplicaRequest {
+  readonly directory: string
+  readonly sizeBytes?: number | undefined
+  readonly listen: TcpAddress
+  readonly volumeName?: string | undefined
+  readonly instanceName?: string | undefined
+}
+
+export interface EngineRequest {
+  readonly volume: string
+  readonly sizeBytes: number
+  readonly currentSizeBytes?: number | undefined
+  readonly replicas: readonly string[]
+  readonly leastReplicas: number
+  readonly writeThrough: boolean
+  readonly replicaTimeoutMs: number
+  readonly listen: TcpAddress
+  readonly frontend?: string | undefined
+  readonly frontendListen?: Address | undefined
+  /** How the frontend blockdev makes its device: the name of a way, or `auto`. */
+  readonly attach: string
+  readonly iscsi: IscsiSettings
+  readonly instanceName?: string | undefined
+}
