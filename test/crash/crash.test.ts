@@ -1,0 +1,307 @@
+// Processes are killed and stopped under a load that knows what it has been promised.
+import {createHash} from 'node:crypto'
+import {existsSync, readFileSync} from 'node:fs'
+import {join} from 'node:path'
+import {setTimeout as delay} from 'node:timers/promises'
+import t, {type Test} from 'tap'
+import {parseAddress} from '../../src/lib/address.js'
+import {connect} from '../../src/protocol/grpc/client.js'
+import {ControllerServiceDefinition, ReplicaMode} from '../../src/protocol/proto/generated/controller.js'
+import {seededRandom} from '../replica/support/random.js'
+import {startEngine, startReplica, type Daemon} from '../support/daemons.js'
+import {shortDir} from '../support/short-dir.js'
+import {BLOCK_BYTES, VerifiedLoad} from './support/verified-load.js'
+
+const SIZE_BYTES = 32 * 1024 * 1024
+
+interface Replica {
+  daemon: Daemon
+  address: string
+  readonly directory: string
+}
+
+class System {
+  readonly replicas: Replica[] = []
+  engine: Daemon | undefined
+  /** Address of the engine's control service. */
+  control = ''
+  readonly socket: string
+
+  private constructor(
+    readonly t: Test,
+    readonly folder: string,
+  ) {
+    this.socket = join(folder, 'vol.sock')
+  }
+
+  static async start(t: Test, replicas: number, engineFlags: readonly string[] = []): Promise<System> {
+    const system = new System(t, shortDir(t))
+    const directories = Array.from({length: replicas}, (_, index) => join(system.folder, `replica-${index}`))
+    system.replicas.push(...(await Promise.all(directories.map(async directory => ({...(await startReplica(t, directory, SIZE_BYTES)), directory})))))
+    await system.startEngine(system.replicas, engineFlags)
+    return system
+  }
+
+  /** The replicas that the engine has in use. */
+  async inUse(): Promise<Replica[]> {
+    const rpc = connect(ControllerServiceDefinition, {peer: 'engine', address: parseAddress(this.control)})
+    try {
+      const {replicas} = await rpc.replicaList()
+      const addresses = replicas.filter(({mode}) => mode === ReplicaMode.RW).map(({address}) => address?.address)
+      return this.replicas.filter(({address}) => addresses.includes(address))
+    } finally {
+      rpc.destroy()
+    }
+  }
+
+  async startEngine(replicas: readonly Replica[], more: readonly string[] = []): Promise<void> {
+    const options = {sizeBytes: SIZE_BYTES, replicas: replicas.map(({address}) => address), socket: this.socket, more}
+    const {daemon, address} = await startEngine(this.t, options)
+    this.engine = daemon
+    this.control = address
+  }
+
+  /** A process that was killed comes back, on another port. */
+  async restart(replica: Replica): Promise<void> {
+    Object.assign(replica, await startReplica(this.t, replica.directory, SIZE_BYTES))
+  }
+
+  /** Stops everything in order; all processes must say that it went well. */
+  async stop(replicas: readonly Replica[] = this.replicas): Promise<void> {
+    this.t.same(await this.engine!.end('SIGTERM'), [0, null], 'the engine ends well')
+    for (const {daemon} of replicas) this.t.same(await daemon.end('SIGTERM'), [0, null], 'the replica ends well')
+    this.t.notOk(existsSync(this.socket), 'the socket is removed')
+    for (const replica of replicas) {
+      this.t.match(readFileSync(join(replica.directory, 'volume.meta'), 'utf8'), /"Dirty":false/, 'the replica is clean')
+    }
+  }
+}
+
+function image({directory}: Replica): Buffer {
+  return readFileSync(join(directory, 'volume-head-000.img'))
+}
+
+function sameImages(t: Test, replicas: readonly Replica[]): void {
+  const hashes = replicas.map(replica => createHash('sha256').update(image(replica)).digest('hex'))
+  t.equal(new Set(hashes).size, 1, 'the replicas are the same, byte for byte')
+}
+
+/** Blocks in which images differ. */
+function differences(replicas: readonly Replica[]): number[] {
+  const [first, ...rest] = replicas.map(image)
+  const blocks: number[] = []
+  for (let at = 0; at < SIZE_BYTES; at += BLOCK_BYTES) {
+    const wanted = first!.subarray(at, at + BLOCK_BYTES)
+    if (!rest.every(other => other.subarray(at, at + BLOCK_BYTES).equals(wanted))) blocks.push(at / BLOCK_BYTES)
+  }
+  return blocks
+}
+
+function noProblems(t: Test, load: VerifiedLoad): void {
+  t.same(load.problems, [])
+}
+
+t.test('a clean stop, without and with load', async t => {
+  const system = await System.start(t, 2)
+  const load = new VerifiedLoad(SIZE_BYTES, seededRandom(t))
+  await load.connect(system.socket)
+  load.start()
+  await load.progress(1000)
+  const started = performance.now()
+  const stopping = system.stop()
+  await load.stop()
+  await stopping
+  t.ok(performance.now() - started < 4800, 'nobody waits for a client that goes on writing')
+  noProblems(t, load)
+  sameImages(t, system.replicas)
+  for (const replica of system.replicas) load.verifyImage(image(replica), replica.directory)
+  noProblems(t, load)
+})
+
+t.test('kill -9 of a replica', async t => {
+  const system = await System.start(t, 3)
+  const [victim, ...others] = system.replicas
+  const load = new VerifiedLoad(SIZE_BYTES, seededRandom(t))
+  await load.connect(system.socket)
+  load.start()
+  await load.progress(700)
+  victim!.daemon.signal('SIGKILL')
+  await load.progress(1500)
+  await load.stop()
+  t.equal(load.errors, 0, 'the initiator does not notice')
+  t.ok(load.longestSilenceMs < 3000, `${Math.round(load.longestSilenceMs)} ms without an answer`)
+  await load.verifyAll()
+  await system.stop(others)
+  noProblems(t, load)
+  sameImages(t, others)
+  for (const replica of others) load.verifyImage(image(replica), replica.directory)
+  noProblems(t, load)
+})
+
+t.test('a replica is told to stop under load', async t => {
+  const system = await System.start(t, 2)
+  const [victim, other] = system.replicas
+  const load = new VerifiedLoad(SIZE_BYTES, seededRandom(t))
+  await load.connect(system.socket)
+  load.start()
+  await load.progress(700)
+  t.same(await victim!.daemon.end('SIGTERM'), [0, null])
+  await load.progress(700)
+  await load.stop()
+  t.equal(load.errors, 0, 'the initiator does not notice')
+  t.match(readFileSync(join(victim!.directory, 'volume.meta'), 'utf8'), /"Dirty":false/)
+  await load.verifyAll()
+  await system.stop([other!])
+  noProblems(t, load)
+})
+
+t.test('a replica stands still (SIGSTOP)', async t => {
+  const system = await System.start(t, 3, ['--engine-replica-timeout', '2'])
+  const [victim] = system.replicas
+  const load = new VerifiedLoad(SIZE_BYTES, seededRandom(t), false)
+  await load.connect(system.socket)
+  load.start(64)
+  await load.progress(1500)
+  const before = system.engine!.residentMiB()
+  let most = before
+  const watch = setInterval(() => {
+    most = Math.max(most, system.engine!.residentMiB())
+  }, 50)
+  victim!.daemon.signal('SIGSTOP')
+  await load.progress(2500)
+  clearInterval(watch)
+  // Two seconds for the replica, one until it is looked at, and as much again for a busy machine.
+  t.ok(load.longestSilenceMs < 6000, `${Math.round(load.longestSilenceMs)} ms without an answer`)
+  t.ok(load.longestSilenceMs > 1000, 'it was given time')
+  t.equal(load.errors, 0, 'the initiator gets no error')
+  t.ok(most - before < 200, `the engine grew from ${Math.round(before)} to ${Math.round(most)} MiB`)
+  victim!.daemon.signal('SIGCONT')
+  await load.progress(1000)
+  await load.stop()
+  t.equal(load.errors, 0)
+  await load.verifyAll()
+  const left = await system.inUse()
+  t.same(left, system.replicas.slice(1), 'the others are in use')
+  await system.stop(left)
+  noProblems(t, load)
+  sameImages(t, left)
+  for (const replica of left) load.verifyImage(image(replica), replica.directory)
+  noProblems(t, load)
+})
+
+t.test('the engine stands still for longer than replicas may', async t => {
+  const system = await System.start(t, 2, ['--engine-replica-timeout', '2'])
+  const load = new VerifiedLoad(SIZE_BYTES, seededRandom(t), false)
+  await load.connect(system.socket)
+  load.start()
+  await load.progress(1000)
+  system.engine!.signal('SIGSTOP')
+  await delay(4500)
+  system.engine!.signal('SIGCONT')
+  await load.progress(1000)
+  await load.stop()
+  t.equal(load.errors, 0)
+  await load.verifyAll()
+  t.same(await system.inUse(), system.replicas)
+  await system.stop()
+  noProblems(t, load)
+  sameImages(t, system.replicas)
+})
+
+t.test('kill -9 of the engine, again and again: the next one takes over', async t => {
+  const random = seededRandom(t)
+  const system = await System.start(t, 2)
+  const load = new VerifiedLoad(SIZE_BYTES, random)
+  for (let round = 0; round < 2; round++) {
+    await load.connect(system.socket)
+    load.start()
+    await load.progress(300 + random.below(700))
+    system.engine!.signal('SIGKILL')
+    await load.stop()
+    load.disconnect()
+    await system.startEngine(system.replicas)
+    await load.connect(system.socket)
+    await load.verifyAll()
+    noProblems(t, load)
+    load.disconnect()
+  }
+  const uncertain = load.uncertain()
+  await system.stop()
+  for (const replica of system.replicas) load.verifyImage(image(replica), replica.directory)
+  noProblems(t, load)
+  const different = differences(system.replicas).filter(block => !uncertain.has(block))
+  t.same(different, [], 'where replicas differ, nobody was told that the write had happened')
+})
+
+t.test('kill -9 of everything, again and again', async t => {
+  const random = seededRandom(t)
+  const system = await System.start(t, 2)
+  const load = new VerifiedLoad(SIZE_BYTES, random)
+  for (let round = 0; round < 2; round++) {
+    await load.connect(system.socket)
+    load.start()
+    await load.progress(300 + random.below(700))
+    // The engine first: it would drop the first of the replicas and go on with the other, see the last test.
+    const all = [system.engine!, ...system.replicas.map(({daemon}) => daemon)]
+    for (const daemon of all) daemon.signal('SIGKILL')
+    await load.stop()
+    load.disconnect()
+    for (const daemon of all) await daemon.exited
+    for (const replica of system.replicas) t.match(readFileSync(join(replica.directory, 'volume.meta'), 'utf8'), /"Dirty":true/)
+    await Promise.all(system.replicas.map(replica => system.restart(replica)))
+    await system.startEngine(system.replicas)
+    await load.connect(system.socket)
+    await load.verifyAll()
+    noProblems(t, load)
+    load.disconnect()
+  }
+  const uncertain = load.uncertain()
+  await system.stop()
+  for (const replica of system.replicas) load.verifyImage(image(replica), replica.directory)
+  noProblems(t, load)
+  const different = differences(system.replicas).filter(block => !uncertain.has(block))
+  t.same(different, [], 'where replicas differ, nobody was told that the write had happened')
+})
+
+t.test('kill -9 of all replicas, one after the other: errors and not silence, and the last one has everything', async t => {
+  const system = await System.start(t, 2)
+  const [first, last] = system.replicas
+  const load = new VerifiedLoad(SIZE_BYTES, seededRandom(t))
+  await load.connect(system.socket)
+  load.start()
+  await load.progress(800)
+  first!.daemon.signal('SIGKILL')
+  await load.progress(800)
+  last!.daemon.signal('SIGKILL')
+  await load.progress(1500)
+  t.ok(load.errors > 0)
+  t.ok(load.longestSilenceMs < 3000, `${Math.round(load.longestSilenceMs)} ms without an answer`)
+  await load.stop()
+  load.disconnect()
+  t.same(await system.engine!.end('SIGTERM'), [0, null])
+  await system.restart(last!)
+  await system.startEngine([last!])
+  await load.connect(system.socket)
+  await load.verifyAll()
+  noProblems(t, load)
+  await system.stop([last!])
+})
+
+t.test('a replica that was dropped and comes back', {todo: 'replicas do not record generations yet: it is taken for a good one'}, async t => {
+  const system = await System.start(t, 2)
+  const [victim, other] = system.replicas
+  const load = new VerifiedLoad(SIZE_BYTES, seededRandom(t))
+  await load.connect(system.socket)
+  load.start()
+  await load.progress(300)
+  victim!.daemon.signal('SIGKILL')
+  await load.progress(800)
+  await load.stop()
+  load.disconnect()
+  await system.engine!.end('SIGTERM')
+  await system.restart(victim!)
+  await system.startEngine([victim!, other!])
+  await load.connect(system.socket)
+  await load.verifyAll()
+  noProblems(t, load)
+})
