@@ -126,6 +126,11 @@ export class ReplicaVolume implements AsyncDisposable {
     return this.#gate.reason
   }
 
+  /** Admits nothing any more and records why: the files cannot be trusted. Returns the reason that counts. */
+  condemn(reason: LonghornError): LonghornError {
+    return this.#gate.fail(reason)
+  }
+
   /** The revision counter, undefined where there is none. */
   get revision(): number | undefined {
     return this.#opened.counter?.value

@@ -1,5 +1,7 @@
 import type {FileHandle} from 'node:fs/promises'
 import {setTimeout as sleep} from 'node:timers/promises'
+import {errnoOf, LonghornError, messageOf} from '../../lib/errors.js'
+import {punchHoleSync} from '../../lib/sys/fallocate.js'
 import type {ExtentScanner} from '../../lib/sys/file-extents.js'
 
 /** Bytes [offset, offset+length) of a file. */
@@ -78,13 +80,53 @@ export function overlaps(ranges: readonly Range[], others: readonly Range[]): Ra
 
 /** Copies ranges from one file to the same places of another. `copied` is told the bytes as they are done. */
 export async function copyRanges(from: FileHandle, to: FileHandle, ranges: readonly Range[], pace: Pace, copied: (bytes: number) => void): Promise<void> {
+  await copyInChunks(from, ranges, pace, copied, (chunk, bytes, offset) => writeFully(to, chunk, bytes, offset))
+}
+
+/**
+ * The same for ranges that are holes of `to`. When a write fails they are holes again, or hold what was to be copied: a file
+ * system may leave zeros behind, and those would hide what shines through a hole.
+ * CORRUPT when neither can be had: then nobody knows what `to` hides.
+ */
+export async function fillHoles(from: FileHandle, to: FileHandle, ranges: readonly Range[], pace: Pace, scanner: ExtentScanner, copied: (bytes: number) => void): Promise<void> {
+  await copyInChunks(from, ranges, pace, copied, async (chunk, bytes, offset) => {
+    try {
+      await writeFully(to, chunk, bytes, offset)
+    } catch (error) {
+      await takeBack(to, chunk, {offset, length: bytes}, scanner)
+      throw error
+    }
+  })
+}
+
+async function takeBack(to: FileHandle, chunk: Buffer, range: Range, scanner: ExtentScanner): Promise<void> {
+  try {
+    punchHoleSync(to.fd, range.offset, range.length)
+  } catch (error) {
+    try {
+      // A full XFS has no room for the transaction that a hole needs. Where it did give space, data can be written.
+      if (errnoOf(error) !== 'ENOSPC') throw error
+      for (const {offset, length} of dataIn(scanner, to.fd, range)) await writeFully(to, chunk.subarray(offset - range.offset), length, offset)
+    } catch (failure) {
+      throw new LonghornError('CORRUPT', `a failed copy to ${range.length} bytes at ${range.offset} could not be taken back: ${messageOf(failure)}`, {}, {cause: failure})
+    }
+  }
+}
+
+async function copyInChunks(
+  from: FileHandle,
+  ranges: readonly Range[],
+  pace: Pace,
+  copied: (bytes: number) => void,
+  write: (chunk: Buffer, bytes: number, offset: number) => Promise<void>,
+): Promise<void> {
   const chunk = Buffer.alloc(CHUNK_BYTES)
   for (const {offset, length} of ranges) {
     for (let done = 0; done < length; done += CHUNK_BYTES) {
       const bytes = Math.min(CHUNK_BYTES, length - done)
       await pace.run(async () => {
         const read = await readFully(from, chunk, bytes, offset + done)
-        await writeFully(to, chunk, read, offset + done)
+        await write(chunk, read, offset + done)
       })
       copied(bytes)
     }

@@ -6,7 +6,7 @@ import type {Layer} from '../layer-chain.js'
 import {writeLayerMeta} from '../layer-meta-file.js'
 import type {LayerMeta} from '../layer-meta.js'
 import {checksumFile, metaFile, mergedName} from '../layer-names.js'
-import {copyRanges, dataIn, WINDOW_BYTES, without, type Pace, type Range} from './copy-data.js'
+import {copyRanges, dataIn, fillHoles, WINDOW_BYTES, without, type Pace, type Range} from './copy-data.js'
 
 /**
  * Two frozen layers become one: `lower`, which is marked as removed and which nothing but `upper` stands on, and `upper`.
@@ -46,8 +46,8 @@ export class LayerMerge {
     for (let offset = 0; offset < sourceIs.size; offset += WINDOW_BYTES) {
       const window: Range = {offset, length: Math.min(WINDOW_BYTES, sourceIs.size - offset)}
       const data = dataIn(this.scanner, source.fd, window)
-      const ranges = this.down ? data : without(data, dataIn(this.scanner, target.fd, window))
-      await copyRanges(source, target, ranges, pace, copied)
+      if (this.down) await copyRanges(source, target, data, pace, copied)
+      else await fillHoles(source, target, without(data, dataIn(this.scanner, target.fd, window)), pace, this.scanner, copied)
     }
     await target.datasync()
   }

@@ -106,6 +106,7 @@ export class Purge {
       }
     } catch (error) {
       if (isKind(error, 'INTERRUPTED')) throw error
+      if (isKind(error, 'CORRUPT')) throw this.#volume.condemn(error)
       throw ioFailure(`purging ${step.kind === 'merge' ? step.lower : step.layer} in ${path}`, error)
     }
   }
