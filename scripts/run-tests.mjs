@@ -63,6 +63,8 @@ function printFile({file, passed, failures, skips, leftovers, elapsedMs}) {
   if (skips.length > 0) parts.push(`${skips.length} skipped`)
   if (leftovers) parts.push('left processes behind')
   console.log(`${state} ${file} (${parts.join(', ')}; ${(elapsedMs / 1000).toFixed(1)} s)`)
+  // A log that is cut off still says what failed; the details come at the end.
+  for (const {name} of failures) console.log(`        ${name}`)
 }
 
 function report(results) {

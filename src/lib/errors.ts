@@ -55,6 +55,11 @@ export function errnoOf(error: unknown): string | undefined {
   return typeof error.code === 'string' ? error.code : undefined
 }
 
+/** True for an error that says that somebody else listens on an address. */
+export function isAddressInUse(error: unknown): boolean {
+  return isKind(error, 'CONFLICT') && errnoOf(error.cause) === 'EADDRINUSE'
+}
+
 /** The message of anything that was thrown. */
 export function messageOf(error: unknown): string {
   return error instanceof Error ? error.message : String(error)

@@ -1,6 +1,6 @@
 import type {TcpAddress} from '../lib/address.js'
 import {Cleanup} from '../lib/cleanup.js'
-import {LonghornError} from '../lib/errors.js'
+import {isAddressInUse, LonghornError} from '../lib/errors.js'
 import type {Log} from '../lib/log.js'
 import {Health} from '../protocol/grpc/health.js'
 import {RpcServer} from '../protocol/grpc/server.js'
@@ -45,7 +45,8 @@ export async function startReplicaServer(options: ReplicaServerOptions): Promise
     try {
       return await startOn(options, {...listen, port: Math.min(port, 65533)})
     } catch (error) {
-      if (!(error instanceof LonghornError && error.code === 'LH_CONFLICT') || attempt === PORT_ATTEMPTS) throw error
+      // Other conflicts, such as a replica of another size, do not go away with another port.
+      if (!isAddressInUse(error) || attempt === PORT_ATTEMPTS) throw error
     }
   }
 }
