@@ -16,6 +16,7 @@ export interface EngineRequest {
   readonly currentSizeBytes?: number | undefined
   readonly replicas: readonly string[]
   readonly leastReplicas: number
+  readonly salvage: boolean
   readonly writeThrough: boolean
   readonly replicaTimeoutMs: number
   readonly listen: TcpAddress

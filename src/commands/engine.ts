@@ -44,6 +44,9 @@ socket (Longhorn's data protocol).`
     }),
     'iscsi-allow': Flags.string({multiple: true, description: 'name of an initiator that may log in; may be repeated; all when left out'}),
     'iscsi-state-dir': Flags.string({default: '/var/lib/longhorn/iscsi', description: 'where persistent reservations are kept over a restart'}),
+    salvage: Flags.boolean({
+      description: 'go on with the newest of the replicas that answer, though they lack something or were used apart from each other',
+    }),
     'write-through': Flags.boolean({description: 'every write survives a power cut by itself; slower'}),
     'min-replicas': Flags.integer({default: 1, min: 1, description: 'do not start with fewer usable replicas than this'}),
     'engine-replica-timeout': Flags.integer({
@@ -66,6 +69,7 @@ socket (Longhorn's data protocol).`
       currentSizeBytes: flags['current-size'],
       replicas: flags.replica,
       leastReplicas: flags['min-replicas'],
+      salvage: flags.salvage,
       writeThrough: flags['write-through'],
       replicaTimeoutMs: flags['engine-replica-timeout'] * 1000,
       listen: parseListen(flags.listen, '--listen'),

@@ -1,7 +1,8 @@
 import {LonghornError} from '../lib/errors.js'
 import type {Slab} from '../lib/net/slab.js'
 import {Io, OP, type Extent} from '../protocol/block-device.js'
-import {EXTENT_ALLOCATED, EXTENT_BYTES, FRAME, MAX_EXTENTS} from '../protocol/frame.js'
+import {decodeExtents} from '../protocol/extents.js'
+import {FRAME} from '../protocol/frame.js'
 import type {ReplicaLink} from './replica-link.js'
 
 /** Asks one replica what is allocated in a range. Throws IO or PROTOCOL. */
@@ -44,25 +45,4 @@ export class StatusIo extends Io {
   override onDone(error: number): void {
     if (error !== 0) this.reject(new LonghornError('IO', `replica ${this.replica}: cannot tell what is allocated`))
   }
-}
-
-function decodeExtents(from: Buffer, start: number, bytes: number, offset: number, length: number): Extent[] {
-  if (bytes === 0 || bytes % EXTENT_BYTES !== 0 || bytes / EXTENT_BYTES > MAX_EXTENTS) {
-    throw new LonghornError('PROTOCOL', `block status of ${bytes} bytes is not a list of extents`)
-  }
-  const extents: Extent[] = []
-  let next = offset
-  for (let at = start; at < start + bytes; at += EXTENT_BYTES) {
-    const extent = {
-      offset: next,
-      length: from.readUInt32LE(at),
-      allocated: (from.readUInt32LE(at + 4) & EXTENT_ALLOCATED) !== 0,
-    }
-    next += extent.length
-    if (extent.length === 0 || next > offset + length) {
-      throw new LonghornError('PROTOCOL', 'block status covers more than was asked, or nothing')
-    }
-    extents.push(extent)
-  }
-  return extents
 }

@@ -2,8 +2,9 @@ import {LonghornError} from '../lib/errors.js'
 import {versionInfo} from '../lib/version-info.js'
 import {toSize, toText} from '../protocol/grpc/fields.js'
 import {provide, type Service} from '../protocol/grpc/service.js'
-import {ControllerServiceDefinition, ReplicaMode, type ControllerReplica, type Volume} from '../protocol/proto/generated/controller.js'
+import {ControllerServiceDefinition, ReplicaMode, type ControllerReplica, type ReplicaRebuildInfo, type Volume} from '../protocol/proto/generated/controller.js'
 import type {Engine, ReplicaStatus} from './engine.js'
+import type {RebuildInfo} from './rebuild.js'
 
 /** ControllerService (reference: engine-interop 3.4) over one engine. Methods of rebuilds come with those. */
 export function controllerService(engine: Engine): Service {
@@ -11,6 +12,13 @@ export function controllerService(engine: Engine): Service {
   return provide(ControllerServiceDefinition, {
     async volumeGet() {
       return volume()
+    },
+    async replicaAdd({address, bytesPerSecond}) {
+      const rate = toSize(bytesPerSecond, 'ReplicaAdd: bytes_per_second')
+      return controllerReplica(await engine.addReplica(toText(address, 'ReplicaAdd: address'), rate))
+    },
+    async replicaRebuildList() {
+      return {rebuilds: engine.rebuilds.map(rebuildMessage)}
     },
     async volumeFrontendStart({frontend}) {
       if (frontend === '') throw new LonghornError('USAGE', 'VolumeFrontendStart: frontend is missing')
@@ -78,4 +86,9 @@ function describe(engine: Engine): Volume {
 
 function controllerReplica({address, mode}: ReplicaStatus): ControllerReplica {
   return {address: {address, instanceName: ''}, mode: ReplicaMode[mode]}
+}
+
+function rebuildMessage(info: RebuildInfo): ReplicaRebuildInfo {
+  const {done, total, copied, elapsedMs, sources, ...rest} = info
+  return {...rest, sources: [...sources], done: BigInt(done), total: BigInt(total), copied: BigInt(copied), elapsedMs: BigInt(Math.round(elapsedMs))}
 }

@@ -3,11 +3,13 @@ import {formatAddress, type Address} from '../lib/address.js'
 import {Cleanup} from '../lib/cleanup.js'
 import {LonghornError, messageOf} from '../lib/errors.js'
 import type {Log} from '../lib/log.js'
-import {closeFd} from '../lib/net/socket-calls.js'
 import type {Frontend, FrontendKind, IscsiSettings} from './frontends/frontend.js'
-import {chooseReplicas, type Candidate} from './replica-choice.js'
+import {MemberLog} from './membership.js'
+import {openLink} from './open-link.js'
+import {Rebuild, type RebuildInfo, type RebuildOptions} from './rebuild.js'
+import {chooseReplicas, type Candidate, type Choice} from './replica-choice.js'
 import {parseReplicaAddress, ReplicaControl} from './replica-control.js'
-import {ReplicaLink, type ReplicaMode} from './replica-link.js'
+import type {ReplicaLink, ReplicaMode} from './replica-link.js'
 import {expandVolume, revertVolume, takeSnapshot, type Members} from './snapshots.js'
 import {MOST_REPLICAS, Volume} from './volume.js'
 
@@ -20,6 +22,8 @@ export interface EngineOptions {
   readonly replicas: readonly string[]
   /** With fewer usable replicas than this the engine does not start. */
   readonly leastReplicas: number
+  /** Start with the best of what answers; see ChoiceOptions. */
+  readonly salvage?: boolean | undefined
   readonly writeThrough: boolean
   readonly replicaTimeoutMs: number
   /** The kinds of frontend there are; the CLI puts the list together. */
@@ -45,21 +49,28 @@ export class Engine {
   readonly #options: EngineOptions
   readonly #controls = new Map<string, ReplicaControl>()
   /** Replicas that were given and could not be used. */
-  readonly #rejected: ReadonlyMap<string, LonghornError>
+  readonly #rejected: Map<string, LonghornError>
+  readonly #session: string
+  readonly #memberLog: MemberLog
+  /** The last one of each replica. */
+  readonly #rebuilds = new Map<string, Rebuild>()
   #frontend: {readonly kind: FrontendKind; readonly server: Frontend} | undefined
-  #changes: Promise<void> = Promise.resolve()
+  #changes: Promise<unknown> = Promise.resolve()
   #closed: Promise<void> | undefined
 
-  private constructor(options: EngineOptions, volume: Volume, controls: ReadonlyMap<string, ReplicaControl>, rejected: ReadonlyMap<string, LonghornError>) {
+  private constructor(options: EngineOptions, volume: Volume, controls: ReadonlyMap<string, ReplicaControl>, choice: Choice, session: string) {
     this.#options = options
     this.volume = volume
     this.#controls = new Map(controls)
-    this.#rejected = rejected
+    this.#rejected = new Map([...choice.rejected, ...choice.rebuild])
+    this.#session = session
+    this.#memberLog = new MemberLog(volume, session, link => this.#control(link), options.log, choice.membership)
+    volume.recordMembers = () => this.#memberLog.record()
   }
 
   /**
    * Opens the replicas. Nothing is changed on any of them before all have been asked and the answers fit together.
-   * Throws as chooseReplicas() does, and `signal`'s reason.
+   * Those that have to be rebuilt are, in the background. Throws as chooseReplicas() does, and `signal`'s reason.
    */
   static async start(options: EngineOptions, signal?: AbortSignal): Promise<Engine> {
     const addresses = checkReplicaList(options.replicas)
@@ -70,40 +81,101 @@ export class Engine {
     })
     const candidates = await Promise.all(controls.map(control => ask(control, signal)))
     signal?.throwIfAborted()
-    const choice = chooseReplicas(candidates, options.sizeBytes, options.currentSizeBytes)
-    const rejected = new Map(choice.rejected)
-    if (choice.usable.length < options.leastReplicas) throw tooFew(options.leastReplicas, choice.usable.length, rejected)
+    const choice = chooseReplicas(candidates, options)
+    const complete = choice.usable.length + choice.resync.length
+    if (complete < options.leastReplicas) throw tooFew(options.leastReplicas, complete, new Map([...choice.rejected, ...choice.rebuild]))
 
     const volume = new Volume({...options, name: options.volume, sizeBytes: choice.sizeBytes})
     undo.defer(() => volume.close())
-    const session = randomUUID()
-    const used = controls.filter(control => choice.usable.includes(control.address))
-    await Promise.all(
-      used.map(async (control, index) => {
-        try {
-          volume.addReplica(await openLink(control, 1 << index, session, options, volume, signal))
-          undo.defer(() => control.close())
-        } catch (error) {
-          rejected.set(control.address, error as LonghornError)
-        }
-      }),
-    )
+    const engine = new Engine(options, volume, new Map(controls.map(control => [control.address, control])), choice, randomUUID())
+    await engine.#openAll(controls.filter(control => choice.usable.includes(control.address)), undo, signal)
     signal?.throwIfAborted()
-    if (volume.replicas.length < Math.max(options.leastReplicas, 1)) throw tooFew(options.leastReplicas, volume.replicas.length, rejected)
-    for (const [address, reason] of rejected) options.log.error({replica: address, reason: reason.message}, 'starting without this replica')
+    if (volume.replicas.length === 0) throw tooFew(Math.max(options.leastReplicas, 1), 0, engine.#rejected)
+    for (const address of choice.resync) await engine.#resync(address)
+    if (volume.members.length < options.leastReplicas) throw tooFew(options.leastReplicas, volume.members.length, engine.#rejected)
+    await engine.#memberLog.record()
+    if (volume.readers.length === 0) throw tooFew(1, 0, engine.#rejected)
+    for (const [address, reason] of engine.#rejected) options.log.error({replica: address, reason: reason.message}, 'starting without this replica')
     warnOfUnsafeReplicas(volume, options.log)
-    const engine = new Engine(options, volume, new Map(controls.map(control => [control.address, control])), rejected)
+    for (const address of choice.rebuild.keys()) engine.#rebuildInBackground(address)
     undo.move()
     return engine
   }
 
+  async #openAll(controls: readonly ReplicaControl[], undo: Cleanup, signal: AbortSignal | undefined): Promise<void> {
+    const {volume} = this
+    await Promise.all(
+      controls.map(async (control, index) => {
+        try {
+          const link = await openLink({...this.#options, volume, control, session: this.#session, signal}, 1 << index)
+          link.member = true
+          volume.addReplica(link)
+          undo.defer(() => control.close())
+        } catch (error) {
+          this.#rejected.set(control.address, error as LonghornError)
+        }
+      }),
+    )
+  }
+
+  /** One that was in use at a crash: it takes part from the beginning, or not at all. */
+  async #resync(address: string): Promise<void> {
+    try {
+      await this.#rebuild(address, {bytesPerSecond: 0, resync: true})
+    } catch (error) {
+      this.#rejected.set(address, error as LonghornError)
+    }
+  }
+
+  #rebuildInBackground(address: string): void {
+    this.#rebuild(address, {bytesPerSecond: 0, resync: false}).catch((error: unknown) => {
+      this.#options.log.error({replica: address, reason: messageOf(error)}, 'this replica lacks data and could not be taken in')
+    })
+  }
+
+  async #rebuild(address: string, options: RebuildOptions): Promise<void> {
+    const host = {
+      ...this.#members(),
+      session: this.#session,
+      replicaTimeoutMs: this.#options.replicaTimeoutMs,
+      members: this.#memberLog,
+      inTurn: <T>(step: () => Promise<T>) => this.#inTurn(step),
+    }
+    const rebuild = new Rebuild(host, this.#controls.get(address)!, options)
+    this.#rebuilds.set(address, rebuild)
+    await rebuild.join()
+    this.#rejected.delete(address)
+  }
+
+  /**
+   * Takes a replica in, new or returning, and rebuilds it in the background. Resolves when it takes part in writes. One that is in use
+   * is success. Errors as those of Rebuild.join(); BUSY while another one is being rebuilt.
+   */
+  async addReplica(text: string, bytesPerSecond = 0): Promise<ReplicaStatus> {
+    const address = formatAddress(parseReplicaAddress(text))
+    if (this.#closed !== undefined) throw new LonghornError('CONFLICT', 'the engine is shutting down')
+    const present = this.volume.replicas.find(link => link.address === address)
+    if (present !== undefined && present.mode !== 'ERR') return this.#status(address)
+    if (this.#rebuilds.get(address)?.info.state === 'in_progress') throw new LonghornError('BUSY', `replica ${address} is being taken in already`)
+    if (present !== undefined) this.volume.removeReplica(present, new LonghornError('CONFLICT', 'it is being added again'))
+    if (!this.#controls.has(address)) this.#controls.set(address, new ReplicaControl(address, this.#options.volume))
+    await this.#rebuild(address, {bytesPerSecond, resync: false})
+    return this.#status(address)
+  }
+
+  /** The last rebuild of each replica. */
+  get rebuilds(): readonly RebuildInfo[] {
+    return [...this.#rebuilds.values()].map(rebuild => rebuild.info)
+  }
+
   /** Every replica that was given, in that order. */
   get replicas(): readonly ReplicaStatus[] {
-    const links = new Map(this.volume.replicas.map(link => [link.address, link]))
-    return [...this.#controls.keys()].map(address => {
-      const link = links.get(address)
-      return {address, mode: link?.mode ?? 'ERR', reason: (link?.failure ?? this.#rejected.get(address))?.message}
-    })
+    return [...this.#controls.keys()].map(address => this.#status(address))
+  }
+
+  #status(address: string): ReplicaStatus {
+    const link = this.volume.replicas.find(one => one.address === address)
+    return {address, mode: link?.mode ?? 'ERR', reason: (link?.failure ?? this.#rejected.get(address))?.message}
   }
 
   /** The frontend that is up, if any. */
@@ -173,11 +245,15 @@ export class Engine {
   }
 
   #members(): Members {
-    return {volume: this.volume, control: link => this.#controls.get(link.address)!, log: this.#options.log}
+    return {volume: this.volume, control: link => this.#control(link), log: this.#options.log}
+  }
+
+  #control(link: ReplicaLink): ReplicaControl {
+    return this.#controls.get(link.address)!
   }
 
   /** Starts and stops of the frontend and snapshots happen one after the other, whatever came of those before. */
-  #inTurn(step: () => Promise<void>): Promise<void> {
+  #inTurn<T>(step: () => Promise<T>): Promise<T> {
     const result = this.#changes.then(step)
     this.#changes = result.catch(() => undefined)
     return result
@@ -191,12 +267,14 @@ export class Engine {
 
   async #close(): Promise<void> {
     const failures: unknown[] = []
+    for (const rebuild of this.#rebuilds.values()) rebuild.stop()
     await this.stopFrontend().catch((error: unknown) => failures.push(error))
     await Promise.race([this.volume.drained(), delay(DRAIN_MS)])
     const open = this.volume.replicas.filter(link => link.mode !== 'ERR').map(link => this.#controls.get(link.address)!)
     this.volume.close()
     const results = await Promise.allSettled(open.map(control => control.close()))
     for (const result of results) if (result.status === 'rejected') failures.push(result.reason)
+    await Promise.all([...this.#rebuilds.values()].map(rebuild => rebuild.ended()))
     for (const control of this.#controls.values()) control.disconnect()
     if (failures.length > 0) throw failures[0]
   }
@@ -215,28 +293,6 @@ async function ask(control: ReplicaControl, signal: AbortSignal | undefined): Pr
   } catch (error) {
     return {address: control.address, answer: error as Error}
   }
-}
-
-async function openLink(
-  control: ReplicaControl,
-  bit: number,
-  session: string,
-  options: EngineOptions,
-  volume: Volume,
-  signal: AbortSignal | undefined,
-): Promise<ReplicaLink> {
-  await using undo = new Cleanup()
-  // Not given up half-way: it would stay open.
-  const facts = await control.open(session)
-  undo.defer(() => control.close())
-  const fd = await control.connectData(signal)
-  undo.defer(() => closeFd(fd))
-  if (facts.state !== 'open' && facts.state !== 'dirty') {
-    const kind = facts.state === 'error' ? 'CORRUPT' : 'CONFLICT'
-    throw new LonghornError(kind, `replica ${control.address} is ${facts.state} after it was opened`)
-  }
-  undo.move()
-  return new ReplicaLink(control.address, bit, facts.features, {fd, host: control.host, timeoutMs: options.replicaTimeoutMs}, volume)
 }
 
 /** The addresses, each in the one way to write it. */

@@ -1,10 +1,18 @@
 import {formatAddress, formatHostPort, parseAddress, type TcpAddress} from '../lib/address.js'
 import {isKind, LonghornError} from '../lib/errors.js'
 import {connectSocket} from '../lib/net/connect.js'
-import {ALL_FEATURES} from '../protocol/frame.js'
+import {ALL_FEATURES, FEATURE} from '../protocol/frame.js'
 import {connect, type RpcClient} from '../protocol/grpc/client.js'
 import {toSize} from '../protocol/grpc/fields.js'
-import {ReplicaServiceDefinition, type Replica} from '../protocol/proto/generated/replica.js'
+import {
+  ReplicaServiceDefinition,
+  type DiskInfo,
+  type RebuildProgress,
+  type Replica,
+  type ReplicaJoinRequest,
+  type ReplicaRebuildRequest,
+} from '../protocol/proto/generated/replica.js'
+import {toMembership, type Membership} from './membership.js'
 
 /** What the engine needs to know of a replica before it uses it. */
 export interface ReplicaFacts {
@@ -13,6 +21,11 @@ export interface ReplicaFacts {
   readonly sectorSize: number
   readonly rebuilding: boolean
   readonly features: readonly string[]
+  /** Of this copy; '' when it has none, or not yet. */
+  readonly id: string
+  readonly membership: Membership | undefined
+  /** It was not closed cleanly, or is in use. */
+  readonly dirty: boolean
   /** Undefined when the replica does not count, and while it is closed: it reads the number when it is opened. */
   readonly revisionCounter: bigint | undefined
 }
@@ -30,6 +43,9 @@ export interface SnapshotRequest {
 
 /** While a snapshot is being taken every initiator waits. */
 const COMMIT_TIMEOUT_MS = 10_000
+/** While members are recorded nothing is acknowledged. */
+const MEMBERS_TIMEOUT_MS = 8000
+const JOIN_TIMEOUT_MS = 120_000
 const CALL_TIMEOUT_MS = 30_000
 const CONNECT_TIMEOUT_MS = 5000
 
@@ -39,6 +55,8 @@ export class ReplicaControl {
   readonly address: string
   readonly host: string
   readonly #tcp: TcpAddress
+  /** The one that has it open, of a replica that knows sessions. */
+  #session: string | undefined
   readonly #rpc: RpcClient<typeof ReplicaServiceDefinition>
 
   constructor(address: string, volumeName: string) {
@@ -62,7 +80,7 @@ export class ReplicaControl {
   /** Opens it for a session of this engine; a session before it is fenced. */
   async open(session: string, signal?: AbortSignal): Promise<ReplicaFacts> {
     const {replica} = await this.#rpc.replicaOpen({features: [...ALL_FEATURES], session}, {signal})
-    return this.#facts(replica)
+    return this.#opened(session, replica)
   }
 
   /** Does what takes time for a snapshot. Throws CONFLICT when there is one of that name. */
@@ -90,9 +108,55 @@ export class ReplicaControl {
     await this.#rpc.replicaRevert({name: layer, created})
   }
 
+  /** Records who has everything that is acknowledged from now on. */
+  async setMembers(session: string, {generation, members, lineage}: Membership): Promise<void> {
+    const membership = {generation: BigInt(generation), members: [...members], lineage: [...lineage]}
+    await this.#rpc.replicaMembersSet({session, membership}, {timeoutMs: MEMBERS_TIMEOUT_MS})
+  }
+
+  /** All frozen layers, parents first, and what the head stands on. */
+  async layers(): Promise<{layers: DiskInfo[]; parent: string}> {
+    const {replica} = await this.#rpc.replicaGet({})
+    const head = replica?.disks.get(replica.head)
+    if (replica === undefined || head === undefined) throw new LonghornError('PROTOCOL', `replica ${this.address}: an answer without the head`)
+    return {layers: parentsFirst([...replica.disks.values()].filter(disk => disk.name !== head.name)), parent: head.parent}
+  }
+
+  /** See ReplicaService.ReplicaJoin. It may have to take a snapshot, or to create its files. */
+  async join(request: Omit<ReplicaJoinRequest, 'features'>): Promise<ReplicaFacts> {
+    const {replica} = await this.#rpc.replicaJoin({...request, features: [...ALL_FEATURES]}, {timeoutMs: JOIN_TIMEOUT_MS})
+    return this.#opened(request.session, replica)
+  }
+
+  #opened(session: string, replica: Replica | undefined): ReplicaFacts {
+    const facts = this.#facts(replica)
+    if (facts.features.includes(FEATURE.HELLO)) this.#session = session
+    return facts
+  }
+
+  async rebuild(request: ReplicaRebuildRequest): Promise<void> {
+    await this.#rpc.replicaRebuild(request)
+  }
+
+  async rebuildProgress(): Promise<RebuildProgress> {
+    return this.#rpc.replicaRebuildProgress({})
+  }
+
+  /** Makes a whole replica of one that was rebuilt. It reads where each of its layers has data. */
+  async finishRebuild(session: string, layers: DiskInfo[]): Promise<void> {
+    await this.#rpc.replicaRebuildFinish({session, layers}, {timeoutMs: JOIN_TIMEOUT_MS})
+  }
+
+  /** Marks a snapshot, by its file name, as removed. */
+  async markRemoved(layer: string): Promise<void> {
+    await this.#rpc.diskMarkAsRemoved({name: layer})
+  }
+
   /** Ends the session: the replica writes down that it is clean. */
   async close(): Promise<void> {
-    await this.#rpc.replicaClose()
+    // One of ours may have been taken over by another engine meanwhile, and is not ours to close then.
+    if (this.#session === undefined) await this.#rpc.replicaClose()
+    else await this.#rpc.replicaRelease({session: this.#session})
   }
 
   /** A socket to its data server. Throws UNREACHABLE or TIMEOUT. */
@@ -115,9 +179,26 @@ export class ReplicaControl {
       sectorSize: Number(replica.sectorSize),
       rebuilding: replica.rebuilding,
       features: replica.features,
+      id: replica.replicaId,
+      membership: replica.membership && toMembership(replica.membership, `${name}: membership`),
+      dirty: replica.dirty,
       revisionCounter: replica.revisionCounterDisabled || replica.state === 'closed' ? undefined : replica.revisionCounter,
     }
   }
+}
+
+/** Throws PROTOCOL when there is a loop, or a parent is missing. */
+function parentsFirst(disks: readonly DiskInfo[]): DiskInfo[] {
+  const sorted: DiskInfo[] = []
+  const there = new Set([''])
+  for (let left = [...disks]; left.length > 0; ) {
+    const next = left.filter(disk => there.has(disk.parent))
+    if (next.length === 0) throw new LonghornError('PROTOCOL', `layers that stand on nothing: ${left.map(disk => disk.name).join(', ')}`)
+    for (const disk of next) there.add(disk.name)
+    sorted.push(...next)
+    left = left.filter(disk => !there.has(disk.name))
+  }
+  return sorted
 }
 
 function snapshotMessage({labels, growTo = 0, ...rest}: SnapshotRequest) {

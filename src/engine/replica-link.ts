@@ -23,6 +23,10 @@ const REQUEST_COST_BYTES = 16 * 1024
 /** One replica as the engine sees it: its mode, what it can do, and the connection its data goes over. */
 export class ReplicaLink implements FrameClientOwner {
   mode: ReplicaMode = 'RW'
+  /** It has everything that is acknowledged, and is recorded as having it. */
+  member = false
+  /** What it is recorded as: its id, or its address when it has none. */
+  name: string
   /** Why it is ERR. */
   failure: Error | undefined
   /** In its own words, why it last refused a change. */
@@ -33,6 +37,8 @@ export class ReplicaLink implements FrameClientOwner {
   readonly canWriteZeroes: boolean
   readonly canTellStatus: boolean
   readonly canWriteAtomically: boolean
+  readonly canRecordMembers: boolean
+  readonly canRebuild: boolean
   readonly #owner: LinkOwner
   readonly #penalty: number
 
@@ -49,7 +55,10 @@ export class ReplicaLink implements FrameClientOwner {
     this.canWriteDurably = features.includes(FEATURE.FUA)
     this.canWriteZeroes = features.includes(FEATURE.WRITE_ZEROES)
     this.canWriteAtomically = features.includes(FEATURE.WRITE_ATOMIC)
+    this.canRecordMembers = features.includes(FEATURE.MEMBERS)
+    this.canRebuild = features.includes(FEATURE.REBUILD)
     this.canTellStatus = features.includes(FEATURE.BLOCK_STATUS)
+    this.name = address
     this.#owner = owner
     this.#penalty = isLocalHost(connection.host) ? 0 : REMOTE_PENALTY_BYTES
     this.client = new FrameClient(connection.fd, this, `replica ${address}`, connection.timeoutMs)

@@ -21,8 +21,9 @@ export interface Members {
  * still: nothing is in flight, each replica commits, which is a rename, and the volume goes on. A replica that fails at
  * that is dropped, unless all do. The snapshot survives a power cut when this resolves.
  * CONFLICT when there is a snapshot of that name; otherwise the error of the first replica that refused.
+ * `atBarrier` is called at the moment of the snapshot, while nothing is in flight.
  */
-export async function takeSnapshot(members: Members, request: SnapshotRequest): Promise<void> {
+export async function takeSnapshot(members: Members, request: SnapshotRequest, atBarrier: () => void = () => undefined): Promise<void> {
   const {volume} = members
   await prepare(members, request)
   const before = performance.now()
@@ -30,6 +31,7 @@ export async function takeSnapshot(members: Members, request: SnapshotRequest): 
     await volume.pause()
     await commit(members, request)
     if (request.growTo !== undefined) volume.grow(request.growTo)
+    atBarrier()
   } finally {
     volume.resume()
   }

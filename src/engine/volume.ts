@@ -6,6 +6,7 @@ import {ERRNO, inRange, OP, type BlockDevice, type Extent, type Io} from '../pro
 import {FRAME} from '../protocol/frame.js'
 import {askBlockStatus, StatusIo} from './block-status.js'
 import type {LinkOwner, ReplicaLink} from './replica-link.js'
+import {ChangedRegions, type RegionSet} from './changed-regions.js'
 import {writeZeroesByHand} from './zero-writer.js'
 
 /** How often replicas are looked after: time-outs, pings. */
@@ -49,16 +50,26 @@ export class Volume implements BlockDevice, LinkOwner {
   /** What came while the volume stands still; undefined while it does not. */
   #held: Held[] | undefined
   readonly #idle: (() => void)[] = []
+  /** Changes that are done on all replicas and not acknowledged yet: the members are being recorded. Undefined while they are not. */
+  #unacknowledged: Io[] | undefined
+  #recordedLate = false
+  readonly #changed: ChangedRegions
   #closed = false
   #sweptAt = performance.now()
   readonly #timer: NodeJS.Timeout
   /** Called after a replica has been dropped. */
   onReplicaFailed: (link: ReplicaLink, reason: Error) => void = () => undefined
+  /**
+   * Records durably on the members who they are; called when one of them has been dropped, and no change is acknowledged before it
+   * resolves. It drops those on which it fails.
+   */
+  recordMembers: () => Promise<void> = () => Promise.resolve()
 
   constructor(options: VolumeOptions) {
     this.name = options.name
     this.#options = options
     this.#sizeBytes = options.sizeBytes
+    this.#changed = new ChangedRegions(options.sizeBytes)
     this.#timer = setInterval(() => this.#sweep(), SWEEP_MS)
     this.#timer.unref()
   }
@@ -70,6 +81,7 @@ export class Volume implements BlockDevice, LinkOwner {
   /** Its replicas have become larger. Frontends look at the size with every request. */
   grow(sizeBytes: number): void {
     this.#sizeBytes = sizeBytes
+    this.#changed.grow(sizeBytes)
   }
 
   get replicas(): readonly ReplicaLink[] {
@@ -79,6 +91,11 @@ export class Volume implements BlockDevice, LinkOwner {
   /** Those in use. */
   get members(): readonly ReplicaLink[] {
     return this.#writers
+  }
+
+  /** Those that can be read. */
+  get readers(): readonly ReplicaLink[] {
+    return this.#readers
   }
 
   /** The next free bit for a link of this volume. Throws USAGE when there are MOST_REPLICAS already. */
@@ -92,6 +109,26 @@ export class Volume implements BlockDevice, LinkOwner {
   addReplica(link: ReplicaLink): void {
     this.#links.push(link)
     this.#membersChanged()
+  }
+
+  /** A replica that was being rebuilt is whole: from now on it is read as well. */
+  promote(link: ReplicaLink): void {
+    if (link.mode !== 'WO') return
+    link.mode = 'RW'
+    this.#membersChanged()
+    this.#options.log.info({replica: link.address, readers: this.#readers.length}, 'replica is up to date')
+  }
+
+  /** Takes a replica off the list; it is dropped first if it is in use. */
+  removeReplica(link: ReplicaLink, reason: Error): void {
+    this.fail(link, reason)
+    const index = this.#links.indexOf(link)
+    if (index >= 0) this.#links.splice(index, 1)
+  }
+
+  /** Where a dropped replica, by its address, may differ; see ChangedRegions.take(). */
+  takeMissed(address: string): RegionSet | undefined {
+    return this.#changed.take(address)
   }
 
   submit(io: Io, slab?: Slab, start = 0): void {
@@ -130,6 +167,7 @@ export class Volume implements BlockDevice, LinkOwner {
     io.succeeded = 0
     io.failed = 0
     io.flushing = false
+    io.countsFlush = false
     io.startedAt = reactor.time()
     this.#inFlight++
     if (!inRange(io.offset, io.length, this.#sizeBytes)) {
@@ -185,9 +223,17 @@ export class Volume implements BlockDevice, LinkOwner {
   /** Takes a replica out of use: its connection ends, and what it has not answered counts as failed there. */
   fail(link: ReplicaLink, reason: Error): void {
     if (link.mode === 'ERR') return
+    const {mode} = link
     link.mode = 'ERR'
     link.failure = reason
+    if (!this.#links.includes(link)) {
+      // It was never in use.
+      link.client.close(reason)
+      return
+    }
+    if (mode === 'RW') this.#changed.dropped(link.address)
     this.#membersChanged()
+    if (link.member) this.#recordMembers()
     this.#options.log.error({replica: link.address, reason: reason.message, left: this.#readers.length}, 'replica dropped')
     this.onReplicaFailed(link, reason)
     link.client.close(reason)
@@ -272,6 +318,7 @@ export class Volume implements BlockDevice, LinkOwner {
       return
     }
     const durable = io.fua || this.#options.writeThrough
+    this.#changed.changed(io.offset, io.length)
     io.waiting = this.#writers.length
     for (const link of this.#writers) {
       link.client.write(durable && link.canWriteDurably ? FRAME.WRITE_DURABLE : FRAME.WRITE, io, slab, start)
@@ -285,6 +332,7 @@ export class Volume implements BlockDevice, LinkOwner {
       this.#done(io, ERRNO.EINVAL)
       return
     }
+    this.#changed.changed(io.offset, io.length)
     io.waiting = this.#writers.length
     for (const link of this.#writers) link.client.write(FRAME.WRITE_ATOMIC, io, slab, start)
   }
@@ -296,6 +344,7 @@ export class Volume implements BlockDevice, LinkOwner {
       this.#done(io, 0)
       return
     }
+    io.countsFlush = able.length === this.#writers.length && this.#changed.flushBegins()
     io.waiting = able.length
     for (const link of able) link.client.request(FRAME.FLUSH, io)
   }
@@ -311,6 +360,7 @@ export class Volume implements BlockDevice, LinkOwner {
       writeZeroesByHand((part, slab) => this.#start(part, slab, 0), io, error => this.#wiped(io, error))
     } else {
       const type = io.op === OP.DISCARD ? FRAME.UNMAP : io.noUnmap ? FRAME.WRITE_ZEROES_ALLOCATED : FRAME.WRITE_ZEROES
+      this.#changed.changed(io.offset, io.length)
       io.waiting = this.#writers.length
       for (const link of this.#writers) link.client.request(type, io)
     }
@@ -339,6 +389,13 @@ export class Volume implements BlockDevice, LinkOwner {
       // One that is being rebuilt cannot take the place of the one it is copied from; what it has and that one refused puts it out.
       if (io.succeeded > 0) this.#failThose(~io.failed)
     }
+    if (io.countsFlush) {
+      io.countsFlush = false
+      this.#changed.flushEnded(error === 0)
+    } else {
+      // Again: a flush that began after it and has ended may not have had it.
+      this.#changed.changed(io.offset, io.length)
+    }
     if (io.op === OP.DISCARD || io.op === OP.WRITE_ZEROES) this.#wiped(io, error)
     else this.#done(io, error)
   }
@@ -358,11 +415,38 @@ export class Volume implements BlockDevice, LinkOwner {
   }
 
   #done(io: Io, error: number): void {
+    if (this.#unacknowledged !== undefined && error === 0 && io.op !== OP.READ) {
+      this.#unacknowledged.push(io)
+      return
+    }
     this.#inFlight--
     io.onDone(error)
     if (this.#inFlight === 0 && this.#idle.length > 0) {
       for (const resolve of this.#idle.splice(0)) resolve()
     }
+  }
+
+  /** A member is gone: what the others have is acknowledged when they know that. */
+  #recordMembers(): void {
+    this.#recordedLate = true
+    if (this.#unacknowledged !== undefined || this.#closed) return
+    this.#unacknowledged = []
+    void this.#recordUntilSettled()
+  }
+
+  async #recordUntilSettled(): Promise<void> {
+    while (this.#recordedLate && !this.#closed) {
+      this.#recordedLate = false
+      try {
+        await this.recordMembers()
+      } catch (error) {
+        this.#options.log.error({err: error}, 'the members could not be recorded')
+      }
+    }
+    const done = this.#unacknowledged ?? []
+    this.#unacknowledged = undefined
+    const error = this.#readers.length === 0 ? ERRNO.EIO : 0
+    for (const io of done) this.#done(io, error)
   }
 
   #membersChanged(): void {

@@ -47,6 +47,8 @@ export abstract class Io {
   failed = 0
   /** What is under way is the flush that ends a request with `fua`. */
   flushing = false
+  /** It is the flush whose end says what is on the disks. */
+  countsFlush = false
   /** When it was submitted, on the reactor's clock. */
   startedAt = 0
 
@@ -87,6 +89,9 @@ export interface BlockDevice {
    * on, covering at least one byte and at most the range. Throws LonghornError.
    */
   blockStatus(offset: number, length: number): Promise<Extent[]>
+
+  /** What tells the content of a range from any other, where there is such a thing; see FRAME.DIGEST. Throws LonghornError. */
+  readonly digest?: ((offset: number, length: number) => Promise<Buffer>) | undefined
 }
 
 /** True when [offset, offset + length) lies inside a device of `sizeBytes`. */

@@ -3,6 +3,7 @@ import {ByteStream, MAX_UNIT_BYTES, type StreamHandler} from '../lib/net/byte-st
 import {reactor} from '../lib/net/reactor.js'
 import type {Slab} from '../lib/net/slab.js'
 import {OP, type Io} from './block-device.js'
+import {formatHello, type Hello} from './hello.js'
 import {
   errnoOfText,
   FRAME,
@@ -35,6 +36,8 @@ export class FrameClient implements StreamHandler {
   #next = 0
   #inFlight = 0
   #pingSequence = -1
+  #helloSequence = -1
+  #greeted: {readonly resolve: () => void; readonly reject: (reason: Error) => void} | undefined
   #lastProgress = 0
 
   constructor(
@@ -62,6 +65,25 @@ export class FrameClient implements StreamHandler {
     this.#stream.flushSoon()
   }
 
+  /**
+   * Says who this connection is before anything else is sent on it. Resolves when the peer has agreed; rejects with CONFLICT and the
+   * peer's reason when it has not, or with why the connection ended: it is closed then.
+   */
+  hello(hello: Hello): Promise<void> {
+    return new Promise((resolve, reject) => {
+      const text = Buffer.from(formatHello(hello))
+      this.#greeted = {resolve, reject}
+      this.#helloSequence = this.#next
+      this.#next = (this.#next + 1) >>> 0
+      this.#lastProgress = performance.now()
+      this.#put(this.#helloSequence, FRAME.HELLO, 0, text.length, text.length)
+      const {output} = this.#stream
+      output.reserve(text.length).buffer.set(text, output.reservedAt)
+      output.commit(text.length)
+      this.#stream.flushSoon()
+    })
+  }
+
   /** Sends a WRITE or WRITE_DURABLE with its data by reference. */
   write(type: number, io: Io, slab: Slab, start: number): void {
     this.#header(type, io, io.length, io.length)
@@ -76,7 +98,7 @@ export class FrameClient implements StreamHandler {
   sweep(): void {
     if (this.#stream.closed) return
     const now = performance.now()
-    if (this.#inFlight === 0 && this.#pingSequence < 0) {
+    if (this.#inFlight === 0 && this.#pingSequence < 0 && this.#helloSequence < 0) {
       this.#ping(now)
       return
     }
@@ -121,6 +143,8 @@ export class FrameClient implements StreamHandler {
     this.#inFlight = 0
     this.bytesInFlight = 0
     const why = reason ?? new LonghornError('UNREACHABLE', `${this.peer}: closed by the peer`)
+    this.#greeted?.reject(why)
+    this.#greeted = undefined
     this.owner.onLost(this, why, unanswered)
   }
 
@@ -131,6 +155,13 @@ export class FrameClient implements StreamHandler {
     if (sequence === this.#pingSequence) {
       this.#pingSequence = -1
       if (type === FRAME.ERROR) throw new LonghornError('UNREACHABLE', `${this.peer}: ${textOf(input, at, payload)}`)
+      return
+    }
+    if (sequence === this.#helloSequence) {
+      this.#helloSequence = -1
+      if (type === FRAME.ERROR) throw new LonghornError('CONFLICT', `${this.peer}: ${textOf(input, at, payload)}`)
+      this.#greeted?.resolve()
+      this.#greeted = undefined
       return
     }
     const slot = sequence & (this.#slots.length - 1)

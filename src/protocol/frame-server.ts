@@ -1,5 +1,5 @@
 // The answering side of the data protocol: one connection of an engine to a replica, or of an initiator to the `socket` frontend.
-import {LonghornError} from '../lib/errors.js'
+import {LonghornError, messageOf} from '../lib/errors.js'
 import {ByteStream, type StreamHandler} from '../lib/net/byte-stream.js'
 import {Slab, SLAB_BYTES, SlabPool} from '../lib/net/slab.js'
 import {ERRNO, inRange, Io, MAX_IO_BYTES, OP, type BlockDevice, type Extent, type Op} from './block-device.js'
@@ -11,7 +11,9 @@ import {
   FRAME_HEADER_BYTES,
   FRAME_MAGIC,
   frameOffset,
+  MAX_DIGEST_RANGE,
   MAX_EXTENTS,
+  MAX_HELLO_BYTES,
   writeFrameHeader,
 } from './frame.js'
 
@@ -33,6 +35,8 @@ export interface FrameServerOptions {
   /** For messages. */
   readonly peer: string
   readonly onClose: (connection: FrameServerConnection, reason: Error | undefined) => void
+  /** What a HELLO with this text is to work on from now on; throws when it may not. Undefined: HELLO is not known here. */
+  readonly greet?: ((text: string) => Promise<BlockDevice>) | undefined
 }
 
 /** A request of this connection, or one piece of a large one. Pooled per connection. */
@@ -64,7 +68,7 @@ class FrameIo extends Io {
 
 export class FrameServerConnection implements StreamHandler {
   readonly stream: ByteStream
-  readonly #device: BlockDevice
+  #device: BlockDevice
   readonly #options: FrameServerOptions
   readonly #free: FrameIo[] = []
   #stopped = false
@@ -85,6 +89,10 @@ export class FrameServerConnection implements StreamHandler {
   /** Requests that have not been answered and still will be: a write whose payload is no longer read never is. */
   get requestsInFlight(): number {
     return this.#stopped && this.#writing !== undefined ? this.#requestsInFlight - 1 : this.#requestsInFlight
+  }
+
+  get closed(): boolean {
+    return this.stream.closed
   }
 
   /** Takes no more requests; those in flight are still answered. */
@@ -113,7 +121,7 @@ export class FrameServerConnection implements StreamHandler {
       if (this.#writing !== undefined) {
         if (!this.#takePayload(stream, this.#writing)) return
       } else {
-        if (stream.available < FRAME_HEADER_BYTES) return
+        if (stream.available < FRAME_HEADER_BYTES || !this.#wholeHello(stream)) return
         this.#takeHeader(stream)
       }
     }
@@ -183,12 +191,59 @@ export class FrameServerConnection implements StreamHandler {
         this.#skip = payload
         this.#blockStatus(io)
         return
-      default:
-        // As upstream's servers do: a type that is no request gets no answer.
+      case FRAME.DIGEST:
         this.#skip = payload
-        this.#requestsInFlight--
-        this.#free.push(io)
+        this.#digest(io)
+        return
+      case FRAME.HELLO:
+        this.#hello(io, stream, payload)
+        return
+      default:
+        this.#ignore(io, payload)
     }
+  }
+
+  /** As upstream's servers do: a type that is no request gets no answer. */
+  #ignore(io: FrameIo, payload: number): void {
+    this.#skip = payload
+    this.#requestsInFlight--
+    this.#free.push(io)
+  }
+
+  #hello(io: FrameIo, stream: ByteStream, payload: number): void {
+    const {greet} = this.#options
+    if (greet === undefined) {
+      this.#ignore(io, payload)
+      return
+    }
+    const text = stream.input.toString('utf8', stream.start, stream.start + payload)
+    stream.start += payload
+    this.#greet(io, greet(text))
+  }
+
+  /** False while a part of a HELLO is still to come. */
+  #wholeHello(stream: ByteStream): boolean {
+    if (this.#options.greet === undefined) return true
+    const {input, start} = stream
+    if (input.readUInt32LE(start + 6) !== FRAME.HELLO) return true
+    const payload = input.readUInt32LE(start + 22)
+    if (payload > MAX_HELLO_BYTES) throw new LonghornError('PROTOCOL', `${stream.peer}: a greeting of ${payload} bytes, more than ${MAX_HELLO_BYTES}`)
+    return stream.available >= FRAME_HEADER_BYTES + payload
+  }
+
+  #greet(io: FrameIo, greeted: Promise<BlockDevice>): void {
+    io.frameOffset = 0
+    io.frameSize = 0
+    greeted.then(
+      device => {
+        this.#device = device
+        this.#finish(io, 0)
+      },
+      (error: unknown) => {
+        if (!this.stream.closed) this.#replyText(io, FRAME.ERROR, messageOf(error))
+        this.#recycle(io)
+      },
+    )
   }
 
   #startWhole(io: FrameIo, op: Op): void {
@@ -359,6 +414,26 @@ export class FrameServerConnection implements StreamHandler {
     this.#recycle(io)
   }
 
+  #digest(io: FrameIo): void {
+    const {frameOffset: offset, frameSize: length} = io
+    if (this.#device.digest === undefined || length === 0 || length > MAX_DIGEST_RANGE || !inRange(offset, length, this.#device.sizeBytes)) {
+      this.#finish(io, ERRNO.EINVAL)
+      return
+    }
+    this.#device.digest(offset, length).then(
+      digest => {
+        if (!this.stream.closed) {
+          this.#reply(io, FRAME.RESPONSE, digest.length, digest.length)
+          const {output} = this.stream
+          output.reserve(digest.length).buffer.set(digest, output.reservedAt)
+          output.commit(digest.length)
+        }
+        this.#recycle(io)
+      },
+      () => this.#finish(io, ERRNO.EIO),
+    )
+  }
+
   /** Answers a request without data. */
   #finish(io: FrameIo, error: number): void {
     if (!this.stream.closed) {
@@ -369,9 +444,12 @@ export class FrameServerConnection implements StreamHandler {
   }
 
   #replyError(io: FrameIo, error: number): void {
-    const text = errorText(error)
+    this.#replyText(io, error === ERRNO.ENOSPC ? this.#options.noSpaceType : FRAME.ERROR, errorText(error))
+  }
+
+  #replyText(io: FrameIo, type: number, text: string): void {
     const length = Buffer.byteLength(text)
-    this.#reply(io, error === ERRNO.ENOSPC ? this.#options.noSpaceType : FRAME.ERROR, length, length)
+    this.#reply(io, type, length, length)
     const {output} = this.stream
     output.reserve(length).buffer.write(text, output.reservedAt)
     output.commit(length)

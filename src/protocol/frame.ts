@@ -30,6 +30,10 @@ export const FRAME = {
   BLOCK_STATUS: 0x104,
   /** A WRITE of at most 128 KiB of which a crash or power cut leaves all or nothing; answered when it survives one. */
   WRITE_ATOMIC: 0x105,
+  /** Who this connection is and what it is for: the text in the payload (hello.ts). Sent first, and answered before anything else is sent. */
+  HELLO: 0x106,
+  /** The SHA-256 of `size` bytes of a layer and of where in them it has data; 32 bytes. Only after a HELLO for a layer. */
+  DIGEST: 0x107,
 } as const
 
 /** Features a replica may list, each with the frame types that it stands for. */
@@ -42,6 +46,12 @@ export const FEATURE = {
   WRITE_ATOMIC: 'write-atomic',
   /** ReplicaSnapshotPrepare, and a ReplicaSnapshot that is durable with the next FLUSH only. */
   SNAPSHOT_PREPARE: 'snapshot-prepare',
+  /** HELLO: a data connection is one of an engine's session, and ends with it. */
+  HELLO: 'hello',
+  /** ReplicaMembersSet: it keeps a record of who has everything that was acknowledged. */
+  MEMBERS: 'members',
+  /** ReplicaJoin and what follows, DIGEST: it can be rebuilt from others and others from it. */
+  REBUILD: 'rebuild',
 } as const
 
 /** What this program's replicas can do. */
@@ -54,6 +64,12 @@ export const MAX_ERROR_TEXT_BYTES = 4096
 export const EXTENT_BYTES = 8
 export const MAX_EXTENTS = 4096
 export const EXTENT_ALLOCATED = 1
+
+/** The most text in a HELLO. */
+export const MAX_HELLO_BYTES = 512
+export const DIGEST_BYTES = 32
+/** The most that one DIGEST covers. */
+export const MAX_DIGEST_RANGE = 4 * 1024 * 1024
 
 const TWO_TO_32 = 4294967296
 /** Above this an offset is no exact number any more: 2^53 / 2^32. */

@@ -34,7 +34,7 @@ export class Flusher {
   #once: OnceStep[] = []
   #onceRunning: OnceStep[] = []
   #running = false
-  #touched = false
+  #changes = 0
   // Whoever had the replica open before us may have gone without flushing.
   #unflushed = true
 
@@ -51,13 +51,18 @@ export class Flusher {
 
   /** Something has been written since this was made. */
   get touched(): boolean {
-    return this.#touched
+    return this.#changes > 0
+  }
+
+  /** Grows with what is written. */
+  get changes(): number {
+    return this.#changes
   }
 
   /** Says that something was written, so that a flush asked for from now on has work to do. */
   touch(): void {
     this.#unflushed = true
-    this.#touched = true
+    this.#changes += 1
   }
 
   /** From now on `fds` are synced, and with the next flush `once` as well: what the files so far still hold in memory. */

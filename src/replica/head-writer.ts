@@ -2,8 +2,10 @@ import {LonghornError} from '../lib/errors.js'
 import {writeAt} from '../lib/sys/positioned-io.js'
 import {checkRange, endBlock, firstBlock, type HeadContext} from './head-context.js'
 import {ioFailure} from './io-failure.js'
-import {BLOCK_BYTES} from './sector-map.js'
+import {BLOCK_BYTES, NO_LAYER} from './sector-map.js'
 import {takeBack} from './take-back.js'
+
+const NO_BLOCKS: readonly number[] = []
 
 /**
  * Writes to the head. A block enters the head whole, because a hole of 4096 bytes is what lets the layers below shine
@@ -33,7 +35,7 @@ export class HeadWriter {
     if (length === 0) return durable ? flusher.flush() : undefined
     // How a request is cut depends on how its bytes arrived: replicas that count the pieces come to different numbers.
     if (!continued) counter?.add()
-    if (locks.overlaps(firstBlock(offset), endBlock(offset, length))) return this.#writeLater(source, start, length, offset, durable)
+    if (locks.overlaps(firstBlock(offset), endBlock(offset, length)) || this.#partsElsewhere(offset, length).length > 0) return this.#writeLater(source, start, length, offset, durable)
     this.writeNow(source, start, length, offset)
     return durable ? flusher.flush() : undefined
   }
@@ -71,6 +73,34 @@ export class HeadWriter {
     }
   }
 
+  /**
+   * While layers below are missing, of a rebuild: gets the rest of the blocks that a change of this range covers in part from where
+   * it is, and writes it to the head. The caller holds the range.
+   */
+  async copyUp(offset: number, length: number): Promise<void> {
+    for (const block of this.#partsElsewhere(offset, length)) {
+      const {stack} = this.context
+      const from = block * BLOCK_BYTES
+      const bytes = Math.min(BLOCK_BYTES, stack.sizeBytes - from)
+      const old = await stack.fetchBelow!(from, bytes)
+      this.context.gate.checkFailure()
+      this.#writeBlocks(old, 0, bytes, from, block, 1)
+    }
+  }
+
+  /** The blocks covered in part that none of the layers that are here holds, while some are not here. */
+  #partsElsewhere(offset: number, length: number): readonly number[] {
+    const {stack} = this.context
+    if (stack.fetchBelow === undefined || length === 0) return NO_BLOCKS
+    const first = firstBlock(offset)
+    const last = endBlock(offset, length) - 1
+    const end = offset + length
+    const partial: number[] = []
+    if (offset % BLOCK_BYTES !== 0 || (first === last && end % BLOCK_BYTES !== 0 && end !== stack.sizeBytes)) partial.push(first)
+    if (last !== first && end % BLOCK_BYTES !== 0 && end !== stack.sizeBytes) partial.push(last)
+    return partial.filter(block => stack.map.lookup(block) === NO_LAYER)
+  }
+
   #writePart(source: Buffer, start: number, length: number, block: number, inBlock: number): void {
     const {stack, reader, flusher} = this.context
     const from = block * BLOCK_BYTES
@@ -79,7 +109,7 @@ export class HeadWriter {
       this.#writeBytes(source, start, length, from + inBlock, block, 1)
       return
     }
-    if (stack.below.incomplete) {
+    if (stack.below.incomplete && stack.map.lookup(block) === NO_LAYER) {
       const message = `cannot write ${length} bytes at ${from + inBlock}: the rest of the block is not here yet, the replica is being rebuilt`
       throw new LonghornError('UNSUPPORTED', message)
     }
@@ -106,6 +136,7 @@ export class HeadWriter {
     try {
       await ticket.ready
       gate.checkFailure()
+      await this.copyUp(offset, length)
       this.writeNow(source, start, length, offset)
     } finally {
       locks.release(ticket)

@@ -55,6 +55,7 @@ export class HeadZeroer {
     const from = Math.min(end, Math.ceil(offset / BLOCK_BYTES) * BLOCK_BYTES)
     const to = end === stack.sizeBytes ? end : Math.max(from, Math.floor(end / BLOCK_BYTES) * BLOCK_BYTES)
     await this.#locked(offset, length, async () => {
+      await this.writer.copyUp(offset, length)
       if (from > offset) this.writer.writeNow(ZEROS, 0, from - offset, offset)
       if (to > from) await this.#zeroBlocks(firstBlock(from), endBlock(from, to - from), mayUnmap ? 'zero' : 'allocate')
       if (end > to) this.writer.writeNow(ZEROS, 0, end - to, to)

@@ -4,7 +4,7 @@ import {errnoOf, isKind, LonghornError} from '../lib/errors.js'
 import {isHeadName, isLayerName, metaFile, VOLUME_META} from './layer-names.js'
 import {parseLayerMeta, type LayerMeta} from './layer-meta.js'
 import {MAX_LAYERS} from './sector-map.js'
-import {parseVolumeMeta, SECTOR_BYTES, type VolumeMeta} from './volume-meta.js'
+import {isSealed, parseVolumeMeta, SECTOR_BYTES, type VolumeMeta} from './volume-meta.js'
 
 /** One layer as the directory describes it. */
 export interface Layer {
@@ -25,8 +25,12 @@ export interface ReplicaDirectory {
   readonly volume: VolumeMeta
   /** volume.meta was missing or empty, and `volume` has been put together from the head. */
   readonly recovered: boolean
+  /** This program was the last to change volume.meta, so what it has noted in files of its own holds. */
+  readonly sealed: boolean
   /** The live chain, oldest first; the last one is the head. Never empty. */
   readonly chain: readonly Layer[]
+  /** The layer that the chain breaks off at because a rebuild has not brought it yet; undefined when the chain is whole. */
+  readonly missing?: string | undefined
   /** Complete layers outside the live chain: other branches, kept after a revert, and leftovers. */
   readonly others: readonly Layer[]
   /** Layers outside the live chain that cannot be read, each with the reason. They do not keep the volume from working. */
@@ -38,25 +42,33 @@ export interface ReplicaDirectory {
 /**
  * Reads a replica directory and checks that the live chain is whole.
  * NOT_FOUND when there is no replica; CORRUPT, naming the file, when a layer or its .meta is missing, the chain has a
- * loop, or a layer is larger than the volume. A missing layer is never taken for an empty one.
+ * loop, or a layer is larger than the volume. A missing layer is never taken for an empty one; while a rebuild is under way it is
+ * said in `missing`.
  */
 export async function readReplicaDirectory(path: string): Promise<ReplicaDirectory> {
   const entries = await listDirectory(path)
-  const written = await readVolumeMeta(path)
+  const text = await readVolumeText(path)
+  const written = parseVolumeText(text, path)
   const volume = written ?? (await recoverVolumeMeta(path, entries))
   if (volume.backingFile !== '') {
     throw new LonghornError('UNSUPPORTED', `${path} lies on backing file ${volume.backingFile}; replicas with a backing file cannot be opened yet`)
   }
-  const chain = await readChain(path, volume)
+  const {chain, missing} = await readChain(path, volume)
   const {others, damaged} = await readOthers(path, entries, chain)
-  return {path, volume, recovered: written === undefined, chain, others, damaged, entries}
+  return {path, volume, recovered: written === undefined, sealed: isSealed(text), chain, missing, others, damaged, entries}
 }
 
 /** The volume.meta of a directory; undefined when it is missing or, after a power failure under upstream, empty. */
 export async function readVolumeMeta(directory: string): Promise<VolumeMeta | undefined> {
-  const path = join(directory, VOLUME_META)
-  const text = await readFile(path, 'utf8').catch(ignoreMissing)
-  return text === undefined || text === '' ? undefined : parseVolumeMeta(text, path)
+  return parseVolumeText(await readVolumeText(directory), directory)
+}
+
+async function readVolumeText(directory: string): Promise<string> {
+  return (await readFile(join(directory, VOLUME_META), 'utf8').catch(ignoreMissing)) ?? ''
+}
+
+function parseVolumeText(text: string, directory: string): VolumeMeta | undefined {
+  return text === '' ? undefined : parseVolumeMeta(text, join(directory, VOLUME_META))
 }
 
 /** The names in a directory, sorted. NOT_FOUND when there is no such directory. */
@@ -70,10 +82,10 @@ export async function listDirectory(path: string): Promise<string[]> {
 export async function readLayer(directory: string, file: string): Promise<Layer> {
   const metaPath = join(directory, metaFile(file))
   const text = await readFile(metaPath, 'utf8').catch(ignoreMissing)
-  if (text === undefined) throw missing(directory, metaFile(file))
+  if (text === undefined) throw missingError(directory, metaFile(file))
   const meta = parseLayerMeta(text, metaPath)
   const status = await stat(join(directory, file), {bigint: true}).catch(ignoreMissing)
-  if (status === undefined) throw missing(directory, file)
+  if (status === undefined) throw missingError(directory, file)
   return {
     file,
     meta,
@@ -83,13 +95,17 @@ export async function readLayer(directory: string, file: string): Promise<Layer>
   }
 }
 
-async function readChain(directory: string, volume: VolumeMeta): Promise<Layer[]> {
+async function readChain(directory: string, volume: VolumeMeta): Promise<{chain: Layer[]; missing: string | undefined}> {
   const chain: Layer[] = []
   const seen = new Set<string>()
   for (let file = volume.head; file !== ''; ) {
     if (seen.has(file)) throw new LonghornError('CORRUPT', `${directory}: ${file} is its own ancestor, the chain of layers is a loop`)
     seen.add(file)
-    const layer = await readLayer(directory, file)
+    const layer = await readLayer(directory, file).catch((error: unknown) => {
+      if (!volume.rebuilding || chain.length === 0 || !isKind(error, 'CORRUPT')) throw error
+      return undefined
+    })
+    if (layer === undefined) return {chain: chain.reverse(), missing: file}
     if (layer.sizeBytes > volume.sizeBytes) {
       const sizes = `${layer.sizeBytes} bytes is larger than the volume of ${volume.sizeBytes}`
       throw new LonghornError('CORRUPT', `${join(directory, file)} of ${sizes}: volume.meta or the layer is from another time`)
@@ -103,7 +119,7 @@ async function readChain(directory: string, volume: VolumeMeta): Promise<Layer[]
   if (alias !== undefined) {
     throw new LonghornError('CORRUPT', `${directory}: ${head?.file} and ${alias.file} are one file, writing would change the snapshot`)
   }
-  return chain.reverse()
+  return {chain: chain.reverse(), missing: undefined}
 }
 
 async function readOthers(directory: string, entries: readonly string[], chain: readonly Layer[]) {
@@ -154,7 +170,7 @@ async function recoverVolumeMeta(directory: string, entries: readonly string[]):
   }
 }
 
-function missing(directory: string, file: string): LonghornError {
+function missingError(directory: string, file: string): LonghornError {
   const message = `${join(directory, file)} is missing, so part of the volume's data is. Rebuild this replica from another one, or put the file back.`
   return new LonghornError('CORRUPT', message, {path: join(directory, file)})
 }

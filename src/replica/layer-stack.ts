@@ -5,7 +5,7 @@ import {BelowHead} from './below-head.js'
 import {checkBlockSize, checkPunching} from './file-system.js'
 import type {Layer} from './layer-chain.js'
 import {openLayerFile, type LayerFile} from './layer-file.js'
-import {BLOCK_BYTES, MAX_LAYERS, SectorMap} from './sector-map.js'
+import {BLOCK_BYTES, MAX_LAYERS, NO_LAYER, SectorMap} from './sector-map.js'
 
 /**
  * The open layers of a volume and who holds what. Owns the file descriptors.
@@ -15,6 +15,9 @@ import {BLOCK_BYTES, MAX_LAYERS, SectorMap} from './sector-map.js'
  */
 export class LayerStack {
   readonly scanner: ExtentScanner
+  /** What lies below the layers that are here, while they are not all here: a rebuild. `length` bytes at `offset`. */
+  fetchBelow: ((offset: number, length: number) => Promise<Buffer>) | undefined
+  #map: SectorMap
   #sizeBytes: number
   readonly #files: LayerFile[]
   #head: LayerFile
@@ -23,14 +26,20 @@ export class LayerStack {
   constructor(
     sizeBytes: number,
     files: readonly LayerFile[],
-    readonly map: SectorMap,
+    map: SectorMap,
     below: BelowHead,
   ) {
+    this.#map = map
     this.#sizeBytes = sizeBytes
     this.scanner = below.scanner
     this.#files = [...files]
     this.#head = files.at(-1)!
     this.#below = below
+  }
+
+  /** Who holds each block. */
+  get map(): SectorMap {
+    return this.#map
   }
 
   /** Size of the volume. */
@@ -80,6 +89,31 @@ export class LayerStack {
       if (merged.includes(layer)) this.#files[index] = file
     }
     this.#below = new BelowHead(this.map, [...new Set(this.#files.slice(0, -1))], this.scanner, this.#below.incomplete)
+  }
+
+  /** Puts the layers below that were not here under these. Takes the files of `base`; nothing may be changing the head. */
+  complete(base: LayerStack): void {
+    const {map} = base
+    const below = base.#files.length
+    if (base.sizeBytes < this.#sizeBytes) map.grow(this.#sizeBytes)
+    this.#overlay(map, below, number => number < this.headNumber)
+    const files = [...base.#files, ...this.#files]
+    this.#below = new BelowHead(map, [...new Set(files.slice(0, -1))], this.scanner, false)
+    this.#overlay(map, below, number => number === this.headNumber)
+    this.#files.splice(0, this.#files.length, ...files)
+    this.#map = map
+    this.fetchBelow = undefined
+  }
+
+  /** Marks in `map` what some of these layers hold, under numbers that are `shift` higher. */
+  #overlay(map: SectorMap, shift: number, wanted: (layer: number) => boolean): void {
+    const {blocks} = this.#map
+    for (let block = 0; block < blocks; ) {
+      const run = this.#map.runLength(block, blocks - block)
+      const layer = this.#map.lookup(block)
+      if (layer !== NO_LAYER && wanted(layer)) map.set(block, run, shift + layer)
+      block += run
+    }
   }
 
   close(): void {

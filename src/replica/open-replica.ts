@@ -33,6 +33,7 @@ export async function openReplica(directory: string, options: OpenOptions = {}):
   await using undo = new Cleanup()
   const lock = options.lock ?? undo.add(new DirectoryLock(directory))
   let found = await readReplicaDirectory(directory)
+  checkWhole(found)
   const leftovers = await findLeftovers(found)
   if (leftovers.length > 0) {
     await removeLeftovers(directory, leftovers, disk)
@@ -64,13 +65,15 @@ export interface VolumeView extends AsyncDisposable {
 }
 
 /**
- * Opens the volume as it was when `layer` (a file name, e.g. `volume-snap-a.img`) was frozen, or the whole of it.
- * Changes nothing and takes no lock, so that it can be had beside the open replica. The layers must not be purged meanwhile.
+ * Opens the volume as it was when `layer` (a file name, e.g. `volume-snap-a.img`) was frozen, or the whole of it; `alone`: that layer
+ * without what lies below it. Changes nothing and takes no lock, so that it can be had beside the open replica. The layers must not be purged meanwhile.
  * NOT_FOUND when there is no such layer, also in other branches.
  */
-export async function openVolumeView(directory: string, layer?: string): Promise<VolumeView> {
+export async function openVolumeView(directory: string, layer?: string, {alone = false} = {}): Promise<VolumeView> {
   const found = await readReplicaDirectory(directory)
-  const chain = layer === undefined ? found.chain : chainUpTo(found, layer)
+  if (layer === undefined) checkWhole(found)
+  const whole = layer === undefined ? found.chain : chainUpTo(found, layer)
+  const chain = alone ? whole.slice(-1) : whole
   // Before an expansion the volume was as large as its newest layer is.
   const sizeBytes = layer === undefined ? found.volume.sizeBytes : (chain.at(-1)?.sizeBytes ?? 0)
   const stack = await openLayerStack(directory, chain, sizeBytes, {writable: false})
@@ -80,6 +83,11 @@ export async function openVolumeView(directory: string, layer?: string): Promise
     stack.close()
   }
   return {sizeBytes: stack.sizeBytes, reader, close, [Symbol.asyncDispose]: close}
+}
+
+function checkWhole({path, missing}: ReplicaDirectory): void {
+  if (missing === undefined) return
+  throw new LonghornError('CORRUPT', `${path} lacks ${missing}: its rebuild was not finished; add the replica to its volume again`, {layer: missing})
 }
 
 /** The layers from the oldest up to `layer`, which may lie outside the live chain. */

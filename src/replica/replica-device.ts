@@ -1,23 +1,24 @@
 import {isKind, LonghornError} from '../lib/errors.js'
-import {reactor} from '../lib/net/reactor.js'
-import {slabs, type Slab} from '../lib/net/slab.js'
+import type {Slab} from '../lib/net/slab.js'
 import {ERRNO, inRange, OP, type BlockDevice, type Extent, type Io} from '../protocol/block-device.js'
 import {MAX_EXTENTS} from '../protocol/frame.js'
+import {DeviceReader} from './device-reader.js'
 import type {ReplicaVolume} from './replica-volume.js'
 
 /** An open replica as a block device. What is in memory is answered during submit(), so a small request costs its system call. */
 export class ReplicaDevice implements BlockDevice {
   readonly #volume: ReplicaVolume
-  /** Where reads put their data; written again when everything pushed from it has been sent. */
-  #slab: Slab | undefined
-  #used = 0
-  #turn = -1
+  readonly #reader: DeviceReader
   /** Called with the reason of every request that failed for another reason than its range. */
   readonly #onError: (error: unknown) => void
 
   constructor(volume: ReplicaVolume, onError: (error: unknown) => void) {
     this.#volume = volume
     this.#onError = onError
+    this.#reader = new DeviceReader(
+      (target, start, length, offset) => volume.read(target, start, length, offset),
+      (io, error) => this.#fail(io, error),
+    )
   }
 
   get sizeBytes(): number {
@@ -32,7 +33,7 @@ export class ReplicaDevice implements BlockDevice {
     try {
       switch (io.op) {
         case OP.READ:
-          this.#read(io)
+          this.#reader.read(io)
           return
         case OP.WRITE:
           this.#write(io, slab!, start)
@@ -52,30 +53,6 @@ export class ReplicaDevice implements BlockDevice {
       if (extents.length === MAX_EXTENTS) break
     }
     return extents
-  }
-
-  #read(io: Io): void {
-    const slab = this.#readSlab(io.length)
-    const start = this.#used
-    this.#used += io.length
-    const later = this.#volume.read(slab.buffer, start, io.length, io.offset)
-    if (later === undefined) {
-      io.onData(slab, start)
-      io.onDone(ERRNO.OK)
-      return
-    }
-    slab.retain()
-    later.then(
-      () => {
-        io.onData(slab, start)
-        io.onDone(ERRNO.OK)
-        reactor.releaseAfterFlush(slab)
-      },
-      (error: unknown) => {
-        slab.release()
-        this.#fail(io, error)
-      },
-    )
   }
 
   #write(io: Io, slab: Slab, start: number): void {
@@ -125,23 +102,8 @@ export class ReplicaDevice implements BlockDevice {
     io.onDone(isKind(error, 'NO_SPACE') ? ERRNO.ENOSPC : isKind(error, 'CONFLICT') ? ERRNO.ESHUTDOWN : ERRNO.EIO)
   }
 
-  /** A slab with room for `length` bytes at `#used`. */
-  #readSlab(length: number): Slab {
-    let slab = this.#slab
-    if (slab !== undefined && slab.references === 1 && this.#turn !== reactor.turn) this.#used = 0
-    this.#turn = reactor.turn
-    if (slab === undefined || this.#used + length > slab.size) {
-      if (slab !== undefined) reactor.releaseAfterFlush(slab)
-      slab = slabs.take()
-      this.#slab = slab
-      this.#used = 0
-    }
-    return slab
-  }
-
   /** Gives the memory back; nothing may be submitted any more. */
   close(): void {
-    if (this.#slab !== undefined) reactor.releaseAfterFlush(this.#slab)
-    this.#slab = undefined
+    this.#reader.close()
   }
 }

@@ -56,7 +56,7 @@ async function startOn(options: ReplicaServerOptions, listen: TcpAddress): Promi
   await using undo = new Cleanup()
   const data = undo.add(await DataServer.start({...listen, port: listen.port + 1}, log))
   const replica = await Replica.take(options.directory, options.sizeBytes, data, log)
-  undo.defer(() => replica.release())
+  undo.defer(() => replica.giveBack())
   const identity = {volumeName: options.volumeName, instanceName: options.instanceName, role: 'replica' as const}
   undo.add(await RpcServer.start({listen: {...listen, port: listen.port + 2}, services: [syncAgentService(replica)], identity, log}))
   const health = new Health()

@@ -1,10 +1,12 @@
 import {isKind, LonghornError} from '../lib/errors.js'
-import {ALL_FEATURES} from '../protocol/frame.js'
+import {ALL_FEATURES, FEATURE} from '../protocol/frame.js'
 import {toSize, toText, toTime} from '../protocol/grpc/fields.js'
 import {provide, type Service} from '../protocol/grpc/service.js'
 import {ReplicaServiceDefinition, type DiskInfo, type Replica as ReplicaMessage, type ReplicaResponse, type ReplicaSnapshotRequest} from '../protocol/proto/generated/replica.js'
 import type {Layer, ReplicaDirectory} from './layer-chain.js'
 import {layerFileOf, snapshotFile} from './layer-names.js'
+import type {Membership, ReplicaRecord} from './membership.js'
+import {toJoinRequest, toLayers, toRebuildRequest} from './rebuild/rebuild-messages.js'
 import type {Replica} from './replica.js'
 import type {ReplicaVolume} from './replica-volume.js'
 import type {SnapshotSpec} from './snapshot.js'
@@ -23,8 +25,33 @@ export function replicaService(replica: Replica): Service {
       await replica.create(toSize(size, 'ReplicaCreate: size'))
       return answer()
     },
-    async replicaOpen({session}) {
-      await replica.open(session)
+    async replicaOpen({session, features}) {
+      await replica.open({session, strict: features.includes(FEATURE.HELLO)})
+      return answer()
+    },
+    async replicaMembersSet({session, membership}) {
+      if (membership === undefined) throw new LonghornError('USAGE', 'ReplicaMembersSet: membership is missing')
+      await replica.setMembers(session, {...membership, generation: toSize(membership.generation, 'ReplicaMembersSet: generation')})
+      return answer()
+    },
+    async replicaJoin(request) {
+      const {session, features} = request
+      await replica.join({session: toText(session, 'ReplicaJoin: session'), strict: features.includes(FEATURE.HELLO)}, toJoinRequest(request))
+      return answer()
+    },
+    async replicaRebuild(request) {
+      const {directory} = await replica.describe()
+      // Of the head that was made when it joined: snapshots may have been taken since.
+      const oldest = directory?.chain[0]
+      await replica.rebuild(request.session, toRebuildRequest(request, oldest?.meta.parent ?? ''))
+      return answer()
+    },
+    async replicaRebuildProgress() {
+      const {state, error, done, total, copied} = replica.rebuildStatus
+      return {state, error, done: BigInt(done), total: BigInt(total), copied: BigInt(copied)}
+    },
+    async replicaRebuildFinish({session, layers}) {
+      await replica.finishRebuild(session, toLayers(layers, 'ReplicaRebuildFinish: layers'))
       return answer()
     },
     async replicaSnapshotPrepare(request) {
@@ -47,6 +74,10 @@ export function replicaService(replica: Replica): Service {
       await replica.markRemoved(toLayerFile(name, 'DiskMarkAsRemoved: name'))
       return answer()
     },
+    async replicaRelease({session}) {
+      await replica.release(toText(session, 'ReplicaRelease: session'))
+      return answer()
+    },
     async replicaClose() {
       await replica.close()
       return answer()
@@ -65,16 +96,16 @@ function toLayerFile(name: string, what: string): string {
 
 async function describe(replica: Replica): Promise<ReplicaMessage> {
   try {
-    const {state, directory, volume} = await replica.describe()
-    return message(state, directory, volume)
+    const {state, directory, volume, record} = await replica.describe()
+    return message(state, directory, volume, record)
   } catch (error) {
     // A directory that cannot be read is a state as well: the engine is told which replica it cannot use.
     if (!(error instanceof LonghornError) || isKind(error, 'UNSUPPORTED')) throw error
-    return message('error', undefined, undefined)
+    return message('error', undefined, undefined, replica.record)
   }
 }
 
-function message(state: string, directory: ReplicaDirectory | undefined, volume: ReplicaVolume | undefined): ReplicaMessage {
+function message(state: string, directory: ReplicaDirectory | undefined, volume: ReplicaVolume | undefined, record: ReplicaRecord | undefined): ReplicaMessage {
   const closed: ReplicaMessage = {
     dirty: directory?.volume.dirty ?? false,
     rebuilding: directory?.volume.rebuilding ?? false,
@@ -96,8 +127,14 @@ function message(state: string, directory: ReplicaDirectory | undefined, volume:
     snapshotSizeUsage: 0n,
     snapshotCountTotal: 0,
     features: [...ALL_FEATURES],
+    replicaId: record?.id ?? '',
+    membership: record?.membership && toMembershipMessage(record.membership),
   }
   return directory === undefined || volume === undefined ? closed : {...closed, ...openFields(directory, volume)}
+}
+
+function toMembershipMessage({generation, members, lineage}: Membership) {
+  return {generation: BigInt(generation), members: [...members], lineage: [...lineage]}
 }
 
 function openFields(directory: ReplicaDirectory, volume: ReplicaVolume): Partial<ReplicaMessage> {
@@ -132,5 +169,6 @@ function disk(layer: Layer, all: readonly Layer[], allocatedBytes = layer.alloca
     created: layer.meta.created,
     size: `${allocatedBytes}`,
     labels: new Map(Object.entries(layer.meta.labels ?? {})),
+    lengthBytes: BigInt(layer.sizeBytes),
   }
 }

@@ -111,6 +111,11 @@ export class ReplicaVolume implements AsyncDisposable {
     return this.#meta
   }
 
+  /** Grows with what is changed: somebody is using the volume. */
+  get changes(): number {
+    return this.#flusher.changes
+  }
+
   /** Something has been written since it was opened. */
   get written(): boolean {
     return this.#flusher.touched
@@ -141,9 +146,33 @@ export class ReplicaVolume implements AsyncDisposable {
     if (value !== undefined) this.#opened.counter?.set(value)
   }
 
+  /** Layers below are still missing: it can be written, and not read. */
+  get joining(): boolean {
+    return this.#opened.stack.fetchBelow !== undefined
+  }
+
+  /**
+   * What was missing below is here: puts it under the layers that there are. `base` holds the files of those layers, `directory` is
+   * everything as it is now. From now on it can be read. Rejects when it has failed meanwhile.
+   */
+  async complete(base: LayerStack, directory: ReplicaDirectory): Promise<void> {
+    const ticket = this.#locks.acquire(0, Infinity)
+    try {
+      if (ticket.ready !== undefined) await ticket.ready
+      this.#admit()
+      this.#opened.stack.complete(base)
+      this.#opened.directory = directory
+      this.#meta = {...this.#meta, rebuilding: false, parent: directory.chain.at(-1)!.meta.parent}
+      await this.#storeMeta()
+    } finally {
+      this.#locks.release(ticket)
+    }
+  }
+
   /** Reads into `target` from `start`: at once when it is in memory, else in the thread pool. */
   read(target: Buffer, start: number, length: number, offset: number): Promise<void> | undefined {
     this.#admit()
+    if (this.joining) throw new LonghornError('CONFLICT', `the replica in ${this.#opened.directory.path} is being rebuilt and cannot be read yet`)
     return this.#reader.read(target, start, length, offset)
   }
 
@@ -180,6 +209,7 @@ export class ReplicaVolume implements AsyncDisposable {
     try {
       if (ticket.ready !== undefined) await ticket.ready
       this.#gate.checkFailure()
+      await this.#writer.copyUp(offset, data.length)
       // There is one journal: whoever follows waits for it.
       const written = this.#atomic.then(() => this.#writeJournalled(data, offset))
       this.#atomic = written.catch(() => undefined)
@@ -414,6 +444,8 @@ export class ReplicaVolume implements AsyncDisposable {
       if (failed !== undefined) throw failed
       await this.#flusher.sync()
       await this.#oldNames
+      // What is missing, or may differ, is not made good by closing.
+      if (this.joining) return
       this.#meta = {...this.#meta, dirty: false}
       await this.#storeMeta()
     } finally {

@@ -1,7 +1,7 @@
 import {isKind, LonghornError} from '../lib/errors.js'
 import type {Log} from '../lib/log.js'
 import {createReplica, makeReplicaDirectory} from './create-replica.js'
-import type {DataServer} from './data-server.js'
+import type {DataServer, Export} from './data-server.js'
 import {DirectoryLock} from './directory-lock.js'
 import {readReplicaDirectory, type ReplicaDirectory} from './layer-chain.js'
 import {isHeadName} from './layer-names.js'
@@ -10,6 +10,16 @@ import {openReplica} from './open-replica.js'
 import {ReplicaDevice} from './replica-device.js'
 import type {ReplicaVolume} from './replica-volume.js'
 import {Purge, type Exclusive, type PurgeStatus} from './purge/purge.js'
+import {realDisk} from './disk-steps.js'
+import type {Membership, ReplicaRecord} from './membership.js'
+import {finishRebuild} from './rebuild/finish.js'
+import {joinDirectory, type JoinRequest} from './rebuild/join.js'
+import type {LayerDescription} from './rebuild/layer-description.js'
+import {openExport} from './rebuild/layer-export.js'
+import {openJoining} from './rebuild/open-joining.js'
+import {Rebuild, type RebuildRequest, type RebuildStatus} from './rebuild/rebuild.js'
+import {RecentChange} from './rebuild/rebuild-pace.js'
+import {RecordKeeper} from './record-keeper.js'
 import {revertDirectory} from './revert.js'
 import {expansionSpec, type SnapshotSpec} from './snapshot.js'
 
@@ -22,6 +32,8 @@ export interface ReplicaDescription {
   readonly directory: ReplicaDirectory | undefined
   /** Present while it is open. */
   readonly volume: ReplicaVolume | undefined
+  /** What it knows of itself and its volume. */
+  readonly record: ReplicaRecord | undefined
 }
 
 interface Session {
@@ -30,6 +42,18 @@ interface Session {
   readonly device: ReplicaDevice
   /** It was not closed cleanly before this session. */
   readonly wasDirty: boolean
+  /** Layers are still missing; see join(). */
+  readonly rebuild?: Rebuild | undefined
+  /** See Served.strict. */
+  readonly strict: boolean
+}
+
+/** Who opens a replica. */
+export interface Opener {
+  /** The engine's session; '' for upstream's engines, which have none and must find the replica closed. */
+  readonly session: string
+  /** The engine says on each data connection that it is of this session. */
+  readonly strict: boolean
 }
 
 /**
@@ -44,6 +68,9 @@ export class Replica {
   readonly #lock: DirectoryLock
   #session: Session | undefined
   #purge: Purge | undefined
+  /** Layers that others are reading. */
+  #exports = 0
+  readonly #record: RecordKeeper
   #queue: Promise<unknown> = Promise.resolve()
 
   private constructor(directory: string, lock: DirectoryLock, data: DataServer, log: Log) {
@@ -51,6 +78,8 @@ export class Replica {
     this.#lock = lock
     this.#data = data
     this.#log = log
+    this.#record = new RecordKeeper(directory, log)
+    data.openExport = (kind, layer) => this.#export(kind, layer)
   }
 
   /**
@@ -65,6 +94,7 @@ export class Replica {
       const replica = new Replica(directory, lock, data, log)
       if (sizeBytes !== undefined) await createReplica(directory, sizeBytes, {lock})
       const {directory: found} = await replica.describe()
+      await replica.#record.load(found?.sealed ?? true)
       if (found !== undefined) logDirectory(found, log)
       return replica
     } catch (error) {
@@ -78,14 +108,14 @@ export class Replica {
     const session = this.#session
     if (session !== undefined) {
       const {volume} = session
-      return {state: openState(session), directory: volume.directory, volume}
+      return {state: openState(session), directory: volume.directory, volume, record: this.#record.record}
     }
     try {
       const directory = await readReplicaDirectory(this.directory)
-      return {state: 'closed', directory, volume: undefined}
+      return {state: 'closed', directory, volume: undefined, record: this.#record.record}
     } catch (error) {
       if (!isKind(error, 'NOT_FOUND')) throw error
-      return {state: 'initial', directory: undefined, volume: undefined}
+      return {state: 'initial', directory: undefined, volume: undefined, record: this.#record.record}
     }
   }
 
@@ -94,14 +124,71 @@ export class Replica {
     return this.#inTurn(() => createReplica(this.directory, sizeBytes, {lock: this.#lock}))
   }
 
-  /** Opens it for the engine session `id` ('' for upstream's engines, which have none and must find it closed). */
-  open(id: string): Promise<void> {
+  /** Opens it for an engine. */
+  open(opener: Opener): Promise<void> {
     return this.#inTurn(async () => {
       if (this.#session !== undefined) {
-        this.#takeOver(this.#session, id)
+        this.#takeOver(this.#session, opener)
         return
       }
-      await this.#open(id)
+      await this.#open(opener)
+    })
+  }
+
+  /** Records durably who has everything that is acknowledged from now on. CONFLICT when another engine has taken over; see RecordKeeper.set(). */
+  async setMembers(session: string, membership: Membership): Promise<void> {
+    if (this.#session === undefined || this.#session.id !== session) {
+      throw new LonghornError('CONFLICT', `the replica in ${this.directory} belongs to another engine by now, or is closed`)
+    }
+    await this.#record.set(membership)
+  }
+
+  /**
+   * Opens a replica that is not up to date, so that it takes writes on top of a snapshot that it has not got yet; see joinDirectory().
+   * Whoever had it open loses it. Where there is no replica yet one is created.
+   */
+  join(opener: Opener, request: JoinRequest): Promise<void> {
+    return this.#inTurn(async () => {
+      this.#data.disconnectAll(new LonghornError('CONFLICT', 'another engine has taken over this replica'))
+      await this.#shut('abandon')
+      const {state} = await this.describe().catch(() => ({state: 'error' as const}))
+      if (state === 'initial') await createReplica(this.directory, request.sizeBytes, {lock: this.#lock})
+      await this.#record.settle()
+      const joined = await joinDirectory(this.directory, request, this.#lock)
+      const rebuild = new Rebuild(this.directory, joined, realDisk, this.#log)
+      const volume = await openJoining(this.directory, this.#lock, rebuild.fetchBelow)
+      this.#serve({...opener, id: opener.session, volume, wasDirty: true, rebuild})
+      this.#log.info({snapshot: request.snapshot, layers: request.layers.length, whole: joined.whole, formerHead: joined.formerHead}, 'joined to be rebuilt')
+    })
+  }
+
+  /** Begins to fetch what is missing. CONFLICT when the replica has not joined, or it has begun. */
+  rebuild(session: string, request: RebuildRequest): Promise<void> {
+    return this.#inTurn(async () => {
+      const {rebuild, volume} = this.#joined(session)
+      const busy = new RecentChange(() => volume.changes)
+      rebuild.start(request, () => busy.seen())
+    })
+  }
+
+  /** Of the rebuild under way, or the last one since the replica was opened. */
+  get rebuildStatus(): RebuildStatus {
+    return this.#session?.rebuild?.status ?? this.#lastRebuild
+  }
+  #lastRebuild: RebuildStatus = {state: '', error: '', done: 0, total: 0, copied: 0}
+
+  /**
+   * Everything has been fetched: makes a whole replica of it, which can be read. `layers`: as the others describe them now.
+   * CONFLICT when something is missing.
+   */
+  finishRebuild(session: string, layers: readonly LayerDescription[]): Promise<void> {
+    return this.#inTurn(async () => {
+      const joined = this.#joined(session)
+      await finishRebuild(joined.volume, joined.rebuild, layers)
+      this.#lastRebuild = joined.rebuild.status
+      await joined.rebuild.stop()
+      this.#session = {...joined, rebuild: undefined}
+      this.#log.info('the rebuild is finished')
     })
   }
 
@@ -141,13 +228,13 @@ export class Replica {
   /** Makes the volume what it was at a snapshot (a file name); see revertDirectory. Nothing may be reading or writing. */
   revert(layer: string, created: string): Promise<void> {
     return this.#inTurn(async () => {
-      const {id} = this.#opened()
-      await this.#shut()
+      const {id, strict} = this.#opened()
+      await this.#shut('close')
       try {
         await revertDirectory(this.directory, layer, created)
         this.#log.info({snapshot: layer}, 'reverted')
       } finally {
-        await this.#open(id)
+        await this.#open({session: id, strict})
       }
     })
   }
@@ -170,6 +257,8 @@ export class Replica {
   purge(): Promise<void> {
     return this.#inTurn(async () => {
       const session = this.#opened()
+      if (session.rebuild !== undefined) throw new LonghornError('BUSY', `the replica in ${this.directory} is being rebuilt; purge it afterwards`)
+      if (this.#exports > 0) throw new LonghornError('BUSY', `the layers in ${this.directory} are being read to rebuild another replica; purge afterwards`)
       if (this.#purge?.status.state === 'in_progress') throw new LonghornError('BUSY', `the replica in ${this.directory} is already purging`)
       const exclusive: Exclusive = step =>
         this.#inTurn(async () => {
@@ -180,6 +269,11 @@ export class Replica {
     })
   }
 
+  /** What it knows of itself and its volume. */
+  get record(): ReplicaRecord | undefined {
+    return this.#record.record
+  }
+
   /** Of the last purge since the process began. */
   get purgeStatus(): PurgeStatus {
     return this.#purge?.status ?? {state: '', progress: 0, error: ''}
@@ -188,12 +282,19 @@ export class Replica {
   /** Finishes what was admitted, flushes and records that the replica is clean. Success when it is not open. */
   close(): Promise<void> {
     return this.#inTurn(async () => {
-      await this.#shut()
+      await this.#shut('close')
+    })
+  }
+
+  /** Closes it if this session has it open. */
+  release(session: string): Promise<void> {
+    return this.#inTurn(async () => {
+      if (this.#session?.id === session) await this.#shut('close')
     })
   }
 
   /** Closes it and gives the directory back. Safe twice. */
-  async release(): Promise<void> {
+  async giveBack(): Promise<void> {
     try {
       await this.close()
       await this.#purge?.ended()
@@ -202,29 +303,62 @@ export class Replica {
     }
   }
 
-  async #open(id: string): Promise<void> {
+  async #open(opener: Opener): Promise<void> {
     const before = await readReplicaDirectory(this.directory)
+    await this.#record.settle()
     const volume = await openReplica(this.directory, {lock: this.#lock})
     if (volume.leftovers.length > 0) this.#log.warn({files: volume.leftovers}, 'removed files of an interrupted operation')
-    const device = new ReplicaDevice(volume, error => this.#ioFailed(error))
-    this.#session = {id, volume, device, wasDirty: before.volume.dirty}
-    this.#data.serve(device)
+    this.#serve({...opener, id: opener.session, volume, wasDirty: before.volume.dirty})
     this.#log.info({sizeBytes: volume.sizeBytes, layers: volume.directory.chain.length, wasDirty: before.volume.dirty}, 'open')
   }
 
-  async #shut(): Promise<void> {
+  #serve(opened: Omit<Session, 'device'>): void {
+    const device = new ReplicaDevice(opened.volume, error => this.#ioFailed(error))
+    this.#session = {...opened, device}
+    this.#data.serve({device, session: opened.id, strict: opened.strict})
+  }
+
+  async #shut(how: 'close' | 'abandon'): Promise<void> {
     const session = this.#session
     if (session === undefined) return
     this.#data.serve(undefined)
     this.#session = undefined
     // Its next step in turn is refused; what it does out of turn ends here.
     this.#purge?.breakOff()
+    if (session.rebuild !== undefined) {
+      await session.rebuild.stop()
+      this.#lastRebuild = session.rebuild.status
+    }
     try {
-      await session.volume.close()
+      await session.volume[how]()
       this.#log.info('closed')
     } finally {
       session.device.close()
     }
+  }
+
+  async #export(kind: 'layer' | 'view', layer: string): Promise<Export> {
+    if (this.#session === undefined || this.#session.rebuild !== undefined) throw new LonghornError('CONFLICT', 'this replica is no source: it is closed, or being rebuilt itself')
+    if (this.#purge?.status.state === 'in_progress') throw new LonghornError('BUSY', 'the replica is purging its snapshots')
+    this.#exports += 1
+    try {
+      const opened = await openExport(this.directory, kind, layer, this.#log)
+      const close = (): void => {
+        this.#exports -= 1
+        opened.close()
+      }
+      return {device: opened.device, close}
+    } catch (error) {
+      this.#exports -= 1
+      throw error
+    }
+  }
+
+  #joined(session: string): Session & {rebuild: Rebuild} {
+    const opened = this.#opened()
+    if (opened.id !== session) throw new LonghornError('CONFLICT', `the replica in ${this.directory} belongs to another engine by now`)
+    if (opened.rebuild === undefined) throw new LonghornError('CONFLICT', `the replica in ${this.directory} has not joined a volume to be rebuilt`)
+    return {...opened, rebuild: opened.rebuild}
   }
 
   #opened(): Session {
@@ -232,10 +366,12 @@ export class Replica {
     return this.#session
   }
 
-  #takeOver(session: Session, id: string): void {
+  #takeOver(session: Session, {session: id, strict}: Opener): void {
     if (id === '' || id === session.id) throw new LonghornError('BUSY', `the replica in ${this.directory} is open already`)
+    if (session.rebuild !== undefined) throw new LonghornError('CONFLICT', `the replica in ${this.directory} is being rebuilt and not complete`)
     this.#log.warn({from: session.id, to: id}, 'another engine takes over; the connections of the one before are ended')
-    this.#session = {...session, id}
+    this.#session = {...session, id, strict}
+    this.#data.serve({device: session.device, session: id, strict})
     this.#data.disconnectAll(new LonghornError('CONFLICT', 'another engine has taken over this replica'))
   }
 
@@ -251,9 +387,9 @@ export class Replica {
   }
 }
 
-function openState({volume, wasDirty}: Session): ReplicaState {
+function openState({volume, wasDirty, rebuild}: Session): ReplicaState {
   if (volume.failure !== undefined || volume.meta.error !== '') return 'error'
-  if (volume.meta.rebuilding) return 'rebuilding'
+  if (volume.meta.rebuilding || rebuild !== undefined) return 'rebuilding'
   return wasDirty || volume.written ? 'dirty' : 'open'
 }
 

@@ -7,7 +7,7 @@ import {listDirectory, readLayer, type Layer, type ReplicaDirectory} from './lay
 import {openLayerFile, type LayerFile} from './layer-file.js'
 import {formatLayerMeta, newHeadMeta} from './layer-meta.js'
 import {checksumFile, metaFile, nextHeadName, snapshotFile, VOLUME_META} from './layer-names.js'
-import {formatVolumeMeta, type VolumeMeta} from './volume-meta.js'
+import {sealedVolumeMeta, type VolumeMeta} from './volume-meta.js'
 
 /** What a snapshot is to be. */
 export interface SnapshotSpec {
@@ -72,7 +72,7 @@ export async function prepareSnapshot(directory: ReplicaDirectory, volume: Volum
   const meta = {...present.meta, removed: false, userCreated: spec.userCreated, created: spec.created, labels: spec.labels}
   await disk.writeSynced(join(path, metaFile(file)), formatLayerMeta(meta), 0o644)
   const next: VolumeMeta = {...volume, sizeBytes, head, parent: file, dirty: true}
-  await disk.writeSynced(temporaryMeta(path), formatVolumeMeta(next), 0o644)
+  await disk.writeSynced(temporaryMeta(path), sealedVolumeMeta(next), 0o644)
   await disk.syncDirectory(path)
   const frozen = {...present, file, meta}
   const newHead = await readLayer(path, head)

@@ -5,7 +5,7 @@ import {realDisk, type DiskSteps} from './disk-steps.js'
 import {replaceFile} from './durable-file.js'
 import {ioFailure} from './io-failure.js'
 import {VOLUME_META} from './layer-names.js'
-import {formatVolumeMeta, type VolumeMeta} from './volume-meta.js'
+import {isSealed, sealedVolumeMeta, type VolumeMeta} from './volume-meta.js'
 
 const CLEAN = '"Dirty":false'
 const DIRTY = '"Dirty":true '
@@ -14,7 +14,7 @@ const DIRTY = '"Dirty":true '
 export async function writeVolumeMeta(directory: string, meta: VolumeMeta, disk: DiskSteps = realDisk): Promise<void> {
   const path = join(directory, VOLUME_META)
   try {
-    await replaceFile(path, formatVolumeMeta(meta), 0o644, disk)
+    await replaceFile(path, sealedVolumeMeta(meta), 0o644, disk)
   } catch (error) {
     throw ioFailure(`writing ${path}`, error)
   }
@@ -27,17 +27,20 @@ export async function writeVolumeMeta(directory: string, meta: VolumeMeta, disk:
  */
 export async function markDirty(directory: string, meta: VolumeMeta, disk: DiskSteps = realDisk): Promise<void> {
   const path = join(directory, VOLUME_META)
-  const dirty = formatVolumeMeta({...meta, dirty: true})
+  const dirty = sealedVolumeMeta({...meta, dirty: true})
+  const clean = sealedVolumeMeta({...meta, dirty: false})
   const found = await readFile(path, 'utf8').catch((error: unknown) => {
     if (errnoOf(error) !== 'ENOENT') throw error
     return ''
   })
-  if (found === dirty || found === formatVolumeMeta({...meta, dirty: false}).replace(CLEAN, DIRTY)) return
+  if (found === dirty || found === clean.replace(CLEAN, DIRTY)) return
   try {
     await writeVolumeMeta(directory, {...meta, dirty: true}, disk)
   } catch (error) {
-    const position = found.indexOf(CLEAN)
-    if (found !== formatVolumeMeta({...meta, dirty: false}) || position < 0 || !isKind(error, 'NO_SPACE')) throw error
-    await disk.patchSynced(path, DIRTY, Buffer.byteLength(found.slice(0, position)))
+    if (!isKind(error, 'NO_SPACE')) throw error
+    const sealed = isSealed(found) ? found : found.replace(/\n$/, ' \n')
+    if (sealed === dirty || sealed === clean.replace(CLEAN, DIRTY)) return
+    if (sealed !== clean) throw error
+    await disk.patchSynced(path, DIRTY, Buffer.byteLength(found.slice(0, found.indexOf(CLEAN))))
   }
 }

@@ -80,3 +80,13 @@ export function formatVolumeMeta(meta: VolumeMeta): string {
     Encrypted: meta.encrypted,
   })
 }
+
+/** The text as this program writes it: with a space before the last newline, which nothing that rewrites the file puts there. */
+export function sealedVolumeMeta(meta: VolumeMeta): string {
+  return formatVolumeMeta(meta).replace(/\n$/, ' \n')
+}
+
+/** True when this program was the last to write the text: what it remembers of the replica elsewhere holds. */
+export function isSealed(text: string): boolean {
+  return text.endsWith(' \n')
+}

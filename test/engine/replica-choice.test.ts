@@ -7,7 +7,7 @@ const GIB = 1024 ** 3
 const OURS = ['flush', 'fua', 'write-zeroes', 'block-status']
 
 function facts(rest: Partial<ReplicaFacts> = {}): ReplicaFacts {
-  return {state: 'closed', sizeBytes: GIB, sectorSize: 512, rebuilding: false, features: OURS, revisionCounter: undefined, ...rest}
+  return {state: 'closed', sizeBytes: GIB, sectorSize: 512, rebuilding: false, features: OURS, id: '', membership: undefined, dirty: false, revisionCounter: undefined, ...rest}
 }
 
 /** Candidates `a`, `b`, …; an error for one that could not be asked. */
@@ -26,7 +26,7 @@ t.test('who takes part', async t => {
     {what: 'one', answers: [{}], usable: 'a'},
     {what: 'one does not answer', answers: [{}, gone], usable: 'a', rejected: {b: 'LH_UNREACHABLE'}},
     {what: 'an error without a meaning', answers: [new TypeError('x'), {}], usable: 'b', rejected: {a: 'LH_IO'}},
-    {what: 'of ours, left open by an engine that is gone', answers: [{state: 'open'}, {state: 'dirty'}, {}], usable: 'abc'},
+    {what: 'of ours, left open by an engine that is gone', answers: [{state: 'open'}, {state: 'dirty'}, {}], usable: 'acb'},
     {what: "upstream's, open", answers: [{state: 'open', features: []}, {}], usable: 'b', rejected: {a: 'LH_BUSY'}},
     {what: "upstream's, dirty", answers: [{state: 'dirty', features: []}, {}], usable: 'b', rejected: {a: 'LH_BUSY'}},
     {what: "upstream's, closed", answers: [{features: []}, {}], usable: 'ab'},
@@ -43,13 +43,13 @@ t.test('who takes part', async t => {
         {state: 'dirty', revisionCounter: 9n},
         {state: 'open', revisionCounter: 9n},
       ],
-      usable: 'bc',
+      usable: 'cb',
       rejected: {a: 'LH_CONFLICT'},
     },
     {what: 'one does not count', answers: [{state: 'open', revisionCounter: 7n}, {state: 'open', revisionCounter: 9n}, {}], usable: 'abc'},
   ]
   for (const {what, answers, usable, rejected = {}} of cases) {
-    const choice = chooseReplicas(candidates(...answers), GIB)
+    const choice = chooseReplicas(candidates(...answers), {sizeBytes: GIB})
     t.equal(choice.usable.map(address => address[6]).join(''), usable, what)
     t.same(Object.fromEntries([...choice.rejected].map(([address, error]) => [address[6], error.code])), rejected, what)
     t.equal(choice.sizeBytes, GIB)
@@ -66,17 +66,17 @@ t.test('nobody can take part', async t => {
     {what: 'one is broken, one does not answer', answers: [{state: 'error'}, gone], code: 'LH_NO_DATA'},
     {what: 'all were being rebuilt', answers: [{rebuilding: true}, {rebuilding: true}], code: 'LH_NO_DATA'},
   ]
-  for (const {what, answers, code, message} of cases) t.throws(() => chooseReplicas(candidates(...answers), GIB), {code, ...(message && {message})}, what)
+  for (const {what, answers, code, message} of cases) t.throws(() => chooseReplicas(candidates(...answers), {sizeBytes: GIB}), {code, ...(message && {message})}, what)
 })
 
 t.test('sizes', async t => {
   const [small, large] = [{sizeBytes: GIB}, {sizeBytes: 2 * GIB}]
-  t.throws(() => chooseReplicas(candidates(small, small), 2 * GIB), {code: 'LH_CONFLICT', message: /2 GiB .*tcp:\/\/a:1 has 1 GiB/})
-  t.throws(() => chooseReplicas(candidates(small, large), GIB), {code: 'LH_CONFLICT', message: /different sizes: .*a:1 has 1 GiB.*b:1 has 2 GiB/})
-  t.match(chooseReplicas(candidates(small, large), 2 * GIB, GIB), {sizeBytes: GIB, usable: ['tcp://a:1']}, 'an expansion that was cut short')
-  const choice = chooseReplicas(candidates(small, large), 2 * GIB, GIB)
+  t.throws(() => chooseReplicas(candidates(small, small), {sizeBytes: 2 * GIB}), {code: 'LH_CONFLICT', message: /2 GiB .*tcp:\/\/a:1 has 1 GiB/})
+  t.throws(() => chooseReplicas(candidates(small, large), {sizeBytes: GIB}), {code: 'LH_CONFLICT', message: /different sizes: .*a:1 has 1 GiB.*b:1 has 2 GiB/})
+  t.match(chooseReplicas(candidates(small, large), {sizeBytes: 2 * GIB, currentSizeBytes: GIB}), {sizeBytes: GIB, usable: ['tcp://a:1']}, 'an expansion that was cut short')
+  const choice = chooseReplicas(candidates(small, large), {sizeBytes: 2 * GIB, currentSizeBytes: GIB})
   t.match([...choice.rejected.values()], [{code: 'LH_CONFLICT', message: /replica tcp:\/\/b:1 is of 2 GiB/}])
-  t.throws(() => chooseReplicas(candidates(small, large), 3 * GIB, 3 * GIB), {code: 'LH_NO_DATA'})
-  t.equal(chooseReplicas(candidates(large, large), 2 * GIB, GIB).sizeBytes, 2 * GIB, 'they agree after all')
-  t.same(chooseReplicas(candidates(small, gone), GIB).usable, ['tcp://a:1'], 'who does not answer has no size')
+  t.throws(() => chooseReplicas(candidates(small, large), {sizeBytes: 3 * GIB, currentSizeBytes: 3 * GIB}), {code: 'LH_NO_DATA'})
+  t.equal(chooseReplicas(candidates(large, large), {sizeBytes: 2 * GIB, currentSizeBytes: GIB}).sizeBytes, 2 * GIB, 'they agree after all')
+  t.same(chooseReplicas(candidates(small, gone), {sizeBytes: GIB}).usable, ['tcp://a:1'], 'who does not answer has no size')
 })

@@ -14,7 +14,17 @@ import {MESSAGES, METHODS} from './support/messages.js'
 import {parseFields, sample, varint} from './support/wire.js'
 
 /** Methods that upstream does not have; it never calls them. */
-const OURS = new Set(['ReplicaSnapshotPrepare ReplicaSnapshotRequest ReplicaResponse'])
+const OURS = new Set([
+  'ReplicaSnapshotPrepare ReplicaSnapshotRequest ReplicaResponse',
+  'ReplicaMembersSet ReplicaMembersSetRequest ReplicaResponse',
+  'ReplicaRelease ReplicaReleaseRequest ReplicaResponse',
+  'ReplicaJoin ReplicaJoinRequest ReplicaResponse',
+  'ReplicaRebuild ReplicaRebuildRequest ReplicaResponse',
+  'ReplicaRebuildProgress Empty RebuildProgress',
+  'ReplicaRebuildFinish ReplicaRebuildFinishRequest ReplicaResponse',
+  'ReplicaAdd ReplicaAddRequest ControllerReplica',
+  'ReplicaRebuildList Empty ReplicaRebuildListResponse',
+])
 
 const PROTO_FOLDER = fileURLToPath(new URL('../../src/protocol/proto/', import.meta.url))
 const generated = {...common, ...controller, ...replica, ...syncAgent} as unknown as Readonly<Record<string, Codec<object>>>

@@ -42,7 +42,7 @@ t.test('from nothing to closed again', async t => {
   await rpc.replicaCreate({size: `${SIZE_BYTES}`})
   await t.rejects(rpc.replicaCreate({size: `${2 * SIZE_BYTES}`}), {code: 'LH_CONFLICT'})
   const closed = directoryState(directory)
-  t.match(await rpc.replicaOpen({session: 'one'}), {replica: {state: 'open', dirty: true, features: ['flush', 'fua', 'write-zeroes', 'block-status', 'write-atomic', 'snapshot-prepare']}})
+  t.match(await rpc.replicaOpen({session: 'one'}), {replica: {state: 'open', dirty: true, features: ['flush', 'fua', 'write-zeroes', 'block-status', 'write-atomic', 'snapshot-prepare', 'hello', 'members', 'rebuild']}})
   t.match(readFileSync(join(directory, 'volume.meta'), 'utf8'), /"Dirty":true/)
   const peer = await data(t, replica)
   t.match(await ask(peer, {type: FRAME.WRITE, offset: 5n, payload: pattern.at(5, 9000)}), {type: FRAME.RESPONSE})
@@ -52,8 +52,9 @@ t.test('from nothing to closed again', async t => {
   t.match(await ask(peer, {type: FRAME.READ, size: 10}), {type: FRAME.ERROR, payload: Buffer.from('replica no longer exist')})
   t.match(await ask(peer, {type: FRAME.WRITE, payload: Buffer.alloc(200_000)}), {type: FRAME.ERROR})
   t.match(await ask(peer, {type: FRAME.BLOCK_STATUS, size: 10}), {type: FRAME.ERROR})
-  const {'volume-head-000.img': head, ...rest} = directoryState(directory)
-  t.match({'volume-head-000.img': closed['volume-head-000.img'], ...rest}, closed, 'nothing but the data has changed')
+  const {'volume-head-000.img': head, 'volume.meta': _meta, ...rest} = directoryState(directory)
+  t.match({...closed, ...rest}, closed, 'nothing but the data has changed')
+  t.match(readFileSync(join(directory, 'volume.meta'), 'utf8'), /"Dirty":false/)
   t.not(head, closed['volume-head-000.img'])
   await rpc.replicaOpen({session: 'two'})
   t.equal(pattern.mismatch((await ask(peer, {type: FRAME.READ, offset: 5n, size: 9000})).payload, 5), -1, 'the same connection goes on')
@@ -86,17 +87,32 @@ t.test('a write that has only begun when the engine is fenced is not finished', 
   t.same((await ask(second, {type: FRAME.READ, size: 4096})).payload, Buffer.alloc(4096))
 })
 
-const UNFENCED = 'a data connection does not say whose it is: one that comes after the take-over is as good as any'
-
-t.test('an engine that connects after another has taken over', {todo: UNFENCED}, async t => {
+t.test('an engine that connects after another has taken over', async t => {
   const replica = await runReplica(t, join(shortDir(t), 'r'), SIZE_BYTES)
-  await replica.rpc.replicaOpen({session: 'one'})
-  await replica.rpc.replicaOpen({session: 'two'})
+  for (const session of ['one', 'two']) await replica.rpc.replicaOpen({session, features: ['hello']})
+  const greet = async (text: string): Promise<FramePeer> => {
+    const peer = await data(t, replica)
+    peer.send({type: FRAME.HELLO, payload: Buffer.from(text)})
+    return peer
+  }
   // The first one has opened the replica, and only now gets to connecting.
-  const first = await data(t, replica)
-  first.send({type: FRAME.WRITE, payload: Buffer.alloc(4096, 9)})
-  const answer = await first.next().catch(() => undefined)
-  t.not(answer?.type, FRAME.RESPONSE)
+  const first = await greet('engine one')
+  t.match(await first.next(), {type: FRAME.ERROR, payload: Buffer.from('another engine has taken over this replica, or it is closed')})
+  const silent = await data(t, replica)
+  for (const peer of [first, silent]) {
+    t.match(await ask(peer, {type: FRAME.WRITE, payload: Buffer.alloc(4096, 9)}), {type: FRAME.ERROR})
+    t.match(await ask(peer, {type: FRAME.READ, size: 10}), {type: FRAME.ERROR})
+  }
+  const second = await greet('engine two')
+  t.match(await second.next(), {type: FRAME.RESPONSE})
+  t.same((await ask(second, {type: FRAME.READ, size: 4096})).payload, Buffer.alloc(4096))
+  t.match(await ask(second, {type: FRAME.HELLO, payload: Buffer.from('engine two')}), {type: FRAME.RESPONSE}, 'twice')
+  for (const text of ['', 'engine', 'engine ', 'layer ../x', 'layer /etc/passwd', 'layer volume.meta', 'layer volume-head-000.img', 'view volume-snap-none.img', 'hello you']) {
+    const peer = await greet(text)
+    t.match(await peer.next(), {type: FRAME.ERROR}, text)
+  }
+  const long = await greet('x'.repeat(600))
+  await t.rejects(long.next(), 'a greeting that is too long ends the connection')
 })
 
 t.test('data of all sizes, through memory and past it, from several connections', async t => {

@@ -58,10 +58,11 @@ export const MESSAGES: Readonly<Record<string, string>> = {
     '1:bool dirty 2:bool rebuilding 3:string head 4:string parent 5:string size 6:int64 sector_size 7:string backing_file 8:string state ' +
     '9:repeated string chain 10:map<string,DiskInfo> disks 11:int32 remain_snapshots 12:int64 revision_counter 13:int64 last_modify_time ' +
     '14:int64 head_file_size 15:bool revision_counter_disabled 16:bool unmap_mark_disk_chain_removed 17:int32 snapshot_count_usage ' +
-    '18:int64 snapshot_size_usage 19:int32 snapshot_count_total 1000:repeated string features',
+    '18:int64 snapshot_size_usage 19:int32 snapshot_count_total 1000:repeated string features 1001:string replica_id 1002:Membership membership',
+  Membership: '1:int64 generation 2:repeated string members 3:repeated string lineage',
   DiskInfo:
     '1:string name 2:string parent 3:map<string,bool> children 4:bool removed 5:bool user_created 6:string created 7:string size ' +
-    '8:map<string,string> labels',
+    '8:map<string,string> labels 1000:int64 length_bytes',
   PrepareRemoveAction: '1:string action 2:string source 3:string target',
 
   FileRemoveRequest: '1:string file_name',

@@ -35,6 +35,33 @@ export interface Volume {
   snapshotMaxSize: bigint;
 }
 
+export interface ReplicaAddRequest {
+  /** tcp://host:port */
+  address: string;
+  /** At most this many bytes a second; 0: no limit but consideration for others. */
+  bytesPerSecond: bigint;
+}
+
+export interface ReplicaRebuildListResponse {
+  rebuilds: ReplicaRebuildInfo[];
+}
+
+export interface ReplicaRebuildInfo {
+  address: string;
+  sources: string[];
+  /** in_progress, complete or error. */
+  state: string;
+  error: string;
+  /** Bytes compared or copied, of how many, and how many of those came over the network. */
+  done: bigint;
+  total: bigint;
+  copied: bigint;
+  /** Milliseconds since it began, or that it took. */
+  elapsedMs: bigint;
+  /** It compares what a crash may have made different. */
+  resync: boolean;
+}
+
 export interface VolumeStartRequest {
   replicaAddresses: string[];
   size: bigint;
@@ -341,6 +368,268 @@ export const Volume: MessageFns<Volume> = {
             }
 
             message.snapshotMaxSize = reader.int64() as bigint;
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBaseReplicaAddRequest(): ReplicaAddRequest {
+  return { address: "", bytesPerSecond: 0n };
+}
+
+export const ReplicaAddRequest: MessageFns<ReplicaAddRequest> = {
+  encode(message: ReplicaAddRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.address !== "") {
+      writer.uint32(10).string(message.address);
+    }
+    if (message.bytesPerSecond !== 0n) {
+      if (BigInt.asIntN(64, message.bytesPerSecond) !== message.bytesPerSecond) {
+        throw new globalThis.Error("value provided for field message.bytesPerSecond of type int64 too large");
+      }
+      writer.uint32(16).int64(message.bytesPerSecond);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ReplicaAddRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseReplicaAddRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.address = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.bytesPerSecond = reader.int64() as bigint;
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBaseReplicaRebuildListResponse(): ReplicaRebuildListResponse {
+  return { rebuilds: [] };
+}
+
+export const ReplicaRebuildListResponse: MessageFns<ReplicaRebuildListResponse> = {
+  encode(message: ReplicaRebuildListResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    for (const v of message.rebuilds) {
+      ReplicaRebuildInfo.encode(v!, writer.uint32(10).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ReplicaRebuildListResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseReplicaRebuildListResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.rebuilds.push(ReplicaRebuildInfo.decode(reader, reader.uint32()));
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBaseReplicaRebuildInfo(): ReplicaRebuildInfo {
+  return {
+    address: "",
+    sources: [],
+    state: "",
+    error: "",
+    done: 0n,
+    total: 0n,
+    copied: 0n,
+    elapsedMs: 0n,
+    resync: false,
+  };
+}
+
+export const ReplicaRebuildInfo: MessageFns<ReplicaRebuildInfo> = {
+  encode(message: ReplicaRebuildInfo, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.address !== "") {
+      writer.uint32(10).string(message.address);
+    }
+    for (const v of message.sources) {
+      writer.uint32(18).string(v!);
+    }
+    if (message.state !== "") {
+      writer.uint32(26).string(message.state);
+    }
+    if (message.error !== "") {
+      writer.uint32(34).string(message.error);
+    }
+    if (message.done !== 0n) {
+      if (BigInt.asIntN(64, message.done) !== message.done) {
+        throw new globalThis.Error("value provided for field message.done of type int64 too large");
+      }
+      writer.uint32(40).int64(message.done);
+    }
+    if (message.total !== 0n) {
+      if (BigInt.asIntN(64, message.total) !== message.total) {
+        throw new globalThis.Error("value provided for field message.total of type int64 too large");
+      }
+      writer.uint32(48).int64(message.total);
+    }
+    if (message.copied !== 0n) {
+      if (BigInt.asIntN(64, message.copied) !== message.copied) {
+        throw new globalThis.Error("value provided for field message.copied of type int64 too large");
+      }
+      writer.uint32(56).int64(message.copied);
+    }
+    if (message.elapsedMs !== 0n) {
+      if (BigInt.asIntN(64, message.elapsedMs) !== message.elapsedMs) {
+        throw new globalThis.Error("value provided for field message.elapsedMs of type int64 too large");
+      }
+      writer.uint32(64).int64(message.elapsedMs);
+    }
+    if (message.resync !== false) {
+      writer.uint32(72).bool(message.resync);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ReplicaRebuildInfo {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseReplicaRebuildInfo();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.address = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.sources.push(reader.string());
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.state = reader.string();
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.error = reader.string();
+            continue;
+          }
+          case 5: {
+            if (tag !== 40) {
+              break;
+            }
+
+            message.done = reader.int64() as bigint;
+            continue;
+          }
+          case 6: {
+            if (tag !== 48) {
+              break;
+            }
+
+            message.total = reader.int64() as bigint;
+            continue;
+          }
+          case 7: {
+            if (tag !== 56) {
+              break;
+            }
+
+            message.copied = reader.int64() as bigint;
+            continue;
+          }
+          case 8: {
+            if (tag !== 64) {
+              break;
+            }
+
+            message.elapsedMs = reader.int64() as bigint;
+            continue;
+          }
+          case 9: {
+            if (tag !== 72) {
+              break;
+            }
+
+            message.resync = reader.bool();
             continue;
           }
         }
@@ -2099,6 +2388,24 @@ export const ControllerServiceDefinition = {
       requestType: Empty as typeof Empty,
       requestStream: false,
       responseType: ReplicaRebuildConcurrentSyncLimitGetResponse as typeof ReplicaRebuildConcurrentSyncLimitGetResponse,
+      responseStream: false,
+      options: {},
+    },
+    /** Ours: takes a replica in, new or returning, and rebuilds it in the background. Answers when it takes part in writes. */
+    replicaAdd: {
+      name: "ReplicaAdd",
+      requestType: ReplicaAddRequest as typeof ReplicaAddRequest,
+      requestStream: false,
+      responseType: ControllerReplica as typeof ControllerReplica,
+      responseStream: false,
+      options: {},
+    },
+    /** Ours: the rebuilds under way, and the last one of each replica. */
+    replicaRebuildList: {
+      name: "ReplicaRebuildList",
+      requestType: Empty as typeof Empty,
+      requestStream: false,
+      responseType: ReplicaRebuildListResponse as typeof ReplicaRebuildListResponse,
       responseStream: false,
       options: {},
     },

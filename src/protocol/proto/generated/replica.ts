@@ -48,11 +48,81 @@ export interface Replica {
   snapshotCountTotal: number;
   /** What this replica can do beyond upstream's protocol: flush, fua, write-zeroes, discard, block-status. Empty from upstream's. */
   features: string[];
+  /** Of this copy; empty before it was opened for the first time. */
+  replicaId: string;
+  /** Absent when no engine of ours has recorded any. */
+  membership: Membership | undefined;
 }
 
 export interface Replica_DisksEntry {
   key: string;
   value: DiskInfo | undefined;
+}
+
+/** Who had every write that was acknowledged when it was recorded. */
+export interface Membership {
+  generation: bigint;
+  /** Ids of replicas. */
+  members: string[];
+  /** A random name for each of the last changes, the newest last. */
+  lineage: string[];
+}
+
+export interface ReplicaMembersSetRequest {
+  /** Refused when another engine has taken over. */
+  session: string;
+  membership: Membership | undefined;
+}
+
+export interface ReplicaReleaseRequest {
+  session: string;
+}
+
+export interface ReplicaJoinRequest {
+  session: string;
+  /** Of the volume, in bytes. */
+  size: bigint;
+  /** Bare; the snapshot that the others are about to take. */
+  snapshot: string;
+  created: string;
+  /** What the others have below that snapshot. */
+  layers: DiskInfo[];
+  /** It has all that was flushed, and may differ in what was not when everything stopped. */
+  resync: boolean;
+  /** It belonged to this volume: a layer of the same description is the same layer. */
+  related: boolean;
+  features: string[];
+}
+
+export interface ReplicaRebuildRequest {
+  session: string;
+  /** tcp://HOST:PORT of replicas that are up to date. */
+  sources: string[];
+  /** All layers but the heads, parents first, with the snapshot. */
+  layers: DiskInfo[];
+  /** At most this many bytes a second; 0: as many as leave half of the time to others. */
+  bytesPerSecond: bigint;
+  /**
+   * A bit for each MiB of the volume, from the lowest bit of the first byte: what may have changed since this replica was
+   * dropped. Empty: not known.
+   */
+  changed: Buffer;
+}
+
+export interface RebuildProgress {
+  /** in_progress, complete, error, or empty. */
+  state: string;
+  error: string;
+  /** Bytes compared or copied, of how many, and how many of those came over the network. */
+  done: bigint;
+  total: bigint;
+  copied: bigint;
+}
+
+export interface ReplicaRebuildFinishRequest {
+  session: string;
+  /** As the others describe them now. */
+  layers: DiskInfo[];
 }
 
 export interface DiskInfo {
@@ -65,6 +135,8 @@ export interface DiskInfo {
   /** Decimal; allocated bytes. */
   size: string;
   labels: Map<string, string>;
+  /** Ours: its length in bytes. */
+  lengthBytes: bigint;
 }
 
 export interface DiskInfo_ChildrenEntry {
@@ -238,6 +310,8 @@ function createBaseReplica(): Replica {
     snapshotSizeUsage: 0n,
     snapshotCountTotal: 0,
     features: [],
+    replicaId: "",
+    membership: undefined,
   };
 }
 
@@ -317,6 +391,12 @@ export const Replica: MessageFns<Replica> = {
     }
     for (const v of message.features) {
       writer.uint32(8002).string(v!);
+    }
+    if (message.replicaId !== "") {
+      writer.uint32(8010).string(message.replicaId);
+    }
+    if (message.membership !== undefined) {
+      Membership.encode(message.membership, writer.uint32(8018).fork()).join();
     }
     return writer;
   },
@@ -497,6 +577,22 @@ export const Replica: MessageFns<Replica> = {
             message.features.push(reader.string());
             continue;
           }
+          case 1001: {
+            if (tag !== 8010) {
+              break;
+            }
+
+            message.replicaId = reader.string();
+            continue;
+          }
+          case 1002: {
+            if (tag !== 8018) {
+              break;
+            }
+
+            message.membership = Membership.decode(reader, reader.uint32());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -567,6 +663,555 @@ export const Replica_DisksEntry: MessageFns<Replica_DisksEntry> = {
   },
 };
 
+function createBaseMembership(): Membership {
+  return { generation: 0n, members: [], lineage: [] };
+}
+
+export const Membership: MessageFns<Membership> = {
+  encode(message: Membership, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.generation !== 0n) {
+      if (BigInt.asIntN(64, message.generation) !== message.generation) {
+        throw new globalThis.Error("value provided for field message.generation of type int64 too large");
+      }
+      writer.uint32(8).int64(message.generation);
+    }
+    for (const v of message.members) {
+      writer.uint32(18).string(v!);
+    }
+    for (const v of message.lineage) {
+      writer.uint32(26).string(v!);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): Membership {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseMembership();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.generation = reader.int64() as bigint;
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.members.push(reader.string());
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.lineage.push(reader.string());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBaseReplicaMembersSetRequest(): ReplicaMembersSetRequest {
+  return { session: "", membership: undefined };
+}
+
+export const ReplicaMembersSetRequest: MessageFns<ReplicaMembersSetRequest> = {
+  encode(message: ReplicaMembersSetRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.session !== "") {
+      writer.uint32(10).string(message.session);
+    }
+    if (message.membership !== undefined) {
+      Membership.encode(message.membership, writer.uint32(18).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ReplicaMembersSetRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseReplicaMembersSetRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.session = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.membership = Membership.decode(reader, reader.uint32());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBaseReplicaReleaseRequest(): ReplicaReleaseRequest {
+  return { session: "" };
+}
+
+export const ReplicaReleaseRequest: MessageFns<ReplicaReleaseRequest> = {
+  encode(message: ReplicaReleaseRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.session !== "") {
+      writer.uint32(10).string(message.session);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ReplicaReleaseRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseReplicaReleaseRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.session = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBaseReplicaJoinRequest(): ReplicaJoinRequest {
+  return { session: "", size: 0n, snapshot: "", created: "", layers: [], resync: false, related: false, features: [] };
+}
+
+export const ReplicaJoinRequest: MessageFns<ReplicaJoinRequest> = {
+  encode(message: ReplicaJoinRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.session !== "") {
+      writer.uint32(10).string(message.session);
+    }
+    if (message.size !== 0n) {
+      if (BigInt.asIntN(64, message.size) !== message.size) {
+        throw new globalThis.Error("value provided for field message.size of type int64 too large");
+      }
+      writer.uint32(16).int64(message.size);
+    }
+    if (message.snapshot !== "") {
+      writer.uint32(26).string(message.snapshot);
+    }
+    if (message.created !== "") {
+      writer.uint32(34).string(message.created);
+    }
+    for (const v of message.layers) {
+      DiskInfo.encode(v!, writer.uint32(42).fork()).join();
+    }
+    if (message.resync !== false) {
+      writer.uint32(48).bool(message.resync);
+    }
+    if (message.related !== false) {
+      writer.uint32(56).bool(message.related);
+    }
+    for (const v of message.features) {
+      writer.uint32(66).string(v!);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ReplicaJoinRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseReplicaJoinRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.session = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.size = reader.int64() as bigint;
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.snapshot = reader.string();
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.created = reader.string();
+            continue;
+          }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.layers.push(DiskInfo.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 6: {
+            if (tag !== 48) {
+              break;
+            }
+
+            message.resync = reader.bool();
+            continue;
+          }
+          case 7: {
+            if (tag !== 56) {
+              break;
+            }
+
+            message.related = reader.bool();
+            continue;
+          }
+          case 8: {
+            if (tag !== 66) {
+              break;
+            }
+
+            message.features.push(reader.string());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBaseReplicaRebuildRequest(): ReplicaRebuildRequest {
+  return { session: "", sources: [], layers: [], bytesPerSecond: 0n, changed: Buffer.alloc(0) };
+}
+
+export const ReplicaRebuildRequest: MessageFns<ReplicaRebuildRequest> = {
+  encode(message: ReplicaRebuildRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.session !== "") {
+      writer.uint32(10).string(message.session);
+    }
+    for (const v of message.sources) {
+      writer.uint32(18).string(v!);
+    }
+    for (const v of message.layers) {
+      DiskInfo.encode(v!, writer.uint32(26).fork()).join();
+    }
+    if (message.bytesPerSecond !== 0n) {
+      if (BigInt.asIntN(64, message.bytesPerSecond) !== message.bytesPerSecond) {
+        throw new globalThis.Error("value provided for field message.bytesPerSecond of type int64 too large");
+      }
+      writer.uint32(32).int64(message.bytesPerSecond);
+    }
+    if (message.changed.length !== 0) {
+      writer.uint32(42).bytes(message.changed);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ReplicaRebuildRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseReplicaRebuildRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.session = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.sources.push(reader.string());
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.layers.push(DiskInfo.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.bytesPerSecond = reader.int64() as bigint;
+            continue;
+          }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.changed = Buffer.from(reader.bytes());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBaseRebuildProgress(): RebuildProgress {
+  return { state: "", error: "", done: 0n, total: 0n, copied: 0n };
+}
+
+export const RebuildProgress: MessageFns<RebuildProgress> = {
+  encode(message: RebuildProgress, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.state !== "") {
+      writer.uint32(10).string(message.state);
+    }
+    if (message.error !== "") {
+      writer.uint32(18).string(message.error);
+    }
+    if (message.done !== 0n) {
+      if (BigInt.asIntN(64, message.done) !== message.done) {
+        throw new globalThis.Error("value provided for field message.done of type int64 too large");
+      }
+      writer.uint32(24).int64(message.done);
+    }
+    if (message.total !== 0n) {
+      if (BigInt.asIntN(64, message.total) !== message.total) {
+        throw new globalThis.Error("value provided for field message.total of type int64 too large");
+      }
+      writer.uint32(32).int64(message.total);
+    }
+    if (message.copied !== 0n) {
+      if (BigInt.asIntN(64, message.copied) !== message.copied) {
+        throw new globalThis.Error("value provided for field message.copied of type int64 too large");
+      }
+      writer.uint32(40).int64(message.copied);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): RebuildProgress {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseRebuildProgress();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.state = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.error = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.done = reader.int64() as bigint;
+            continue;
+          }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.total = reader.int64() as bigint;
+            continue;
+          }
+          case 5: {
+            if (tag !== 40) {
+              break;
+            }
+
+            message.copied = reader.int64() as bigint;
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBaseReplicaRebuildFinishRequest(): ReplicaRebuildFinishRequest {
+  return { session: "", layers: [] };
+}
+
+export const ReplicaRebuildFinishRequest: MessageFns<ReplicaRebuildFinishRequest> = {
+  encode(message: ReplicaRebuildFinishRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.session !== "") {
+      writer.uint32(10).string(message.session);
+    }
+    for (const v of message.layers) {
+      DiskInfo.encode(v!, writer.uint32(18).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ReplicaRebuildFinishRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseReplicaRebuildFinishRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.session = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.layers.push(DiskInfo.decode(reader, reader.uint32()));
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
 function createBaseDiskInfo(): DiskInfo {
   return {
     name: "",
@@ -577,6 +1222,7 @@ function createBaseDiskInfo(): DiskInfo {
     created: "",
     size: "",
     labels: new Map(),
+    lengthBytes: 0n,
   };
 }
 
@@ -606,6 +1252,12 @@ export const DiskInfo: MessageFns<DiskInfo> = {
     message.labels.forEach((value, key) => {
       DiskInfo_LabelsEntry.encode({ key: key as any, value }, writer.uint32(66).fork()).join();
     });
+    if (message.lengthBytes !== 0n) {
+      if (BigInt.asIntN(64, message.lengthBytes) !== message.lengthBytes) {
+        throw new globalThis.Error("value provided for field message.lengthBytes of type int64 too large");
+      }
+      writer.uint32(8000).int64(message.lengthBytes);
+    }
     return writer;
   },
 
@@ -690,6 +1342,14 @@ export const DiskInfo: MessageFns<DiskInfo> = {
             if (entry8.value !== undefined) {
               message.labels.set(entry8.key, entry8.value);
             }
+            continue;
+          }
+          case 1000: {
+            if (tag !== 8000) {
+              break;
+            }
+
+            message.lengthBytes = reader.int64() as bigint;
             continue;
           }
         }
@@ -1846,6 +2506,60 @@ export const ReplicaServiceDefinition = {
     replicaSnapshotPrepare: {
       name: "ReplicaSnapshotPrepare",
       requestType: ReplicaSnapshotRequest as typeof ReplicaSnapshotRequest,
+      requestStream: false,
+      responseType: ReplicaResponse as typeof ReplicaResponse,
+      responseStream: false,
+      options: {},
+    },
+    /** Ours (feature members): records durably who has everything that is acknowledged from now on. */
+    replicaMembersSet: {
+      name: "ReplicaMembersSet",
+      requestType: ReplicaMembersSetRequest as typeof ReplicaMembersSetRequest,
+      requestStream: false,
+      responseType: ReplicaResponse as typeof ReplicaResponse,
+      responseStream: false,
+      options: {},
+    },
+    /** Ours (feature hello): ReplicaClose for one session; success, with nothing changed, when another one has the replica. */
+    replicaRelease: {
+      name: "ReplicaRelease",
+      requestType: ReplicaReleaseRequest as typeof ReplicaReleaseRequest,
+      requestStream: false,
+      responseType: ReplicaResponse as typeof ReplicaResponse,
+      responseStream: false,
+      options: {},
+    },
+    /**
+     * Ours (feature rebuild). Join opens a replica that is not up to date, in any state, so that it takes writes on top of a snapshot
+     * that it has not got yet; Rebuild begins to fetch what lies below from other replicas; Finish makes a whole replica of it.
+     */
+    replicaJoin: {
+      name: "ReplicaJoin",
+      requestType: ReplicaJoinRequest as typeof ReplicaJoinRequest,
+      requestStream: false,
+      responseType: ReplicaResponse as typeof ReplicaResponse,
+      responseStream: false,
+      options: {},
+    },
+    replicaRebuild: {
+      name: "ReplicaRebuild",
+      requestType: ReplicaRebuildRequest as typeof ReplicaRebuildRequest,
+      requestStream: false,
+      responseType: ReplicaResponse as typeof ReplicaResponse,
+      responseStream: false,
+      options: {},
+    },
+    replicaRebuildProgress: {
+      name: "ReplicaRebuildProgress",
+      requestType: Empty as typeof Empty,
+      requestStream: false,
+      responseType: RebuildProgress as typeof RebuildProgress,
+      responseStream: false,
+      options: {},
+    },
+    replicaRebuildFinish: {
+      name: "ReplicaRebuildFinish",
+      requestType: ReplicaRebuildFinishRequest as typeof ReplicaRebuildFinishRequest,
       requestStream: false,
       responseType: ReplicaResponse as typeof ReplicaResponse,
       responseStream: false,

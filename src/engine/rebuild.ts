@@ -1,0 +1,215 @@
+import {randomBytes} from 'node:crypto'
+import {setTimeout as sleep} from 'node:timers/promises'
+import {LonghornError, messageOf} from '../lib/errors.js'
+import type {DiskInfo} from '../protocol/proto/generated/replica.js'
+import type {RegionSet} from './changed-regions.js'
+import type {MemberLog} from './membership.js'
+import {connectLink} from './open-link.js'
+import type {ReplicaControl} from './replica-control.js'
+import type {ReplicaLink} from './replica-link.js'
+import {takeSnapshot, type Members} from './snapshots.js'
+
+/** What a rebuild works with. */
+export interface RebuildHost extends Members {
+  readonly session: string
+  readonly replicaTimeoutMs: number
+  readonly members: MemberLog
+  /** Steps that change what the replicas are happen one after the other. */
+  inTurn<T>(step: () => Promise<T>): Promise<T>
+}
+
+export interface RebuildOptions {
+  /** At most this many bytes a second; 0: as many as leave time to others. */
+  readonly bytesPerSecond: number
+  /** It has everything that was flushed; see Choice.resync. It takes part as a member from the beginning. */
+  readonly resync: boolean
+}
+
+/** How far a rebuild is. */
+export interface RebuildInfo {
+  readonly address: string
+  readonly sources: readonly string[]
+  readonly state: 'in_progress' | 'complete' | 'error'
+  readonly error: string
+  /** Bytes compared or copied, of how many, and those that came over the network. */
+  readonly done: number
+  readonly total: number
+  readonly copied: number
+  readonly elapsedMs: number
+  readonly resync: boolean
+}
+
+const POLL_MS = 200
+
+/**
+ * One replica on its way to being the same as the others. It joins at a snapshot: from that moment it gets every write, on top of layers
+ * that do not change any more and that it fetches itself. When it has them all it is compared with the others, recorded as a
+ * member, and read from.
+ */
+export class Rebuild {
+  readonly #host: RebuildHost
+  readonly #control: ReplicaControl
+  readonly #options: RebuildOptions
+  readonly #startedAt = performance.now()
+  #snapshot = ''
+  #link: ReplicaLink | undefined
+  #info: RebuildInfo
+  #ended: Promise<void> = Promise.resolve()
+  #stopped = false
+
+  constructor(host: RebuildHost, control: ReplicaControl, options: RebuildOptions) {
+    this.#host = host
+    this.#control = control
+    this.#options = options
+    this.#info = {address: control.address, sources: [], state: 'in_progress', error: '', done: 0, total: 0, copied: 0, elapsedMs: 0, resync: options.resync}
+  }
+
+  get info(): RebuildInfo {
+    if (this.#info.state !== 'in_progress') return this.#info
+    return {...this.#info, elapsedMs: performance.now() - this.#startedAt}
+  }
+
+  /**
+   * Resolves when the replica takes part in writes; the rest goes on in the background. Rejects, with the replica left out, when it
+   * cannot join: CONFLICT for one that is too large, UNSUPPORTED for one of upstream, NO_DATA without a source.
+   */
+  async join(): Promise<void> {
+    try {
+      await this.#host.inTurn(() => this.#join())
+    } catch (error) {
+      await this.#fail(error)
+      throw error
+    }
+    this.#ended = this.#finishLater()
+  }
+
+  /** The engine ends, and so does this: another engine begins it again. */
+  stop(): void {
+    this.#stopped = true
+  }
+
+  /** Resolves when it has ended, in whatever way. */
+  ended(): Promise<void> {
+    return this.#ended
+  }
+
+  async #join(): Promise<void> {
+    const {volume, session} = this.#host
+    const facts = await this.#control.inspect()
+    const sources = volume.readers.filter(link => link.canRebuild)
+    const [source] = sources
+    if (source === undefined) throw new LonghornError('NO_DATA', 'no replica of the volume can be copied from: those of upstream are no sources for this engine')
+    if (facts.features.length === 0) {
+      throw new LonghornError('UNSUPPORTED', `replica ${this.#control.address} is one of upstream: this engine uses such replicas, and cannot rebuild them`)
+    }
+    if (facts.sizeBytes > volume.sizeBytes) {
+      throw new LonghornError('CONFLICT', `replica ${this.#control.address} has ${facts.sizeBytes} bytes, more than the volume with ${volume.sizeBytes}: it belongs to another volume`)
+    }
+    this.#host.members.checkSameVolume(this.#control.address, facts.membership)
+    const {layers, parent} = await this.#host.control(source).layers()
+    const request = {name: `rebuild-${randomBytes(6).toString('hex')}`, userCreated: false, created: now(), labels: {}}
+    this.#snapshot = `volume-snap-${request.name}.img`
+    const joined = await this.#control.join({
+      session,
+      size: BigInt(volume.sizeBytes),
+      snapshot: request.name,
+      created: request.created,
+      layers: [...layers, description(this.#snapshot, parent, request.created, volume.sizeBytes)],
+      resync: this.#options.resync,
+      related: isRelated(facts.membership, facts.id),
+    })
+    const link = await connectLink({...this.#host, control: this.#control}, joined, volume.nextBit())
+    this.#link = link
+    link.mode = 'WO'
+    await this.#host.members.tell(this.#control)
+    link.member = this.#options.resync
+    let missed: RegionSet | undefined
+    await takeSnapshot(this.#host, request, () => {
+      missed = volume.takeMissed(link.address)
+      volume.addReplica(link)
+    })
+    const below = await this.#host.control(source).layers()
+    const from = sources.filter(one => one.mode === 'RW').map(one => one.address)
+    await this.#control.rebuild({
+      session,
+      sources: from,
+      layers: below.layers,
+      bytesPerSecond: BigInt(this.#options.bytesPerSecond),
+      changed: missed?.toBits() ?? Buffer.alloc(0),
+    })
+    this.#info = {...this.#info, sources: from}
+    this.#host.log.info({replica: link.address, sources: from, resync: this.#options.resync}, 'rebuild begun')
+  }
+
+  async #finishLater(): Promise<void> {
+    try {
+      await this.#wait()
+      await this.#host.inTurn(() => this.#finish())
+      this.#info = {...this.info, state: 'complete', done: this.#info.total}
+      this.#host.log.info({...this.#info}, 'rebuild complete')
+      await this.#cleanUp()
+    } catch (error) {
+      await this.#fail(error)
+    }
+  }
+
+  /** Until the replica has all layers. */
+  async #wait(): Promise<void> {
+    for (;;) {
+      if (this.#stopped) throw new LonghornError('INTERRUPTED', 'the engine was stopped')
+      if (this.#link!.mode === 'ERR') throw this.#link!.failure ?? new LonghornError('IO', 'the replica was dropped')
+      const {state, error, done, total, copied} = await this.#control.rebuildProgress()
+      this.#info = {...this.#info, done: Number(done), total: Number(total), copied: Number(copied)}
+      if (state === 'complete') return
+      if (state !== 'in_progress') throw new LonghornError('IO', error === '' ? `the rebuild is "${state}"` : error)
+      await sleep(POLL_MS, undefined, {ref: false})
+    }
+  }
+
+  async #finish(): Promise<void> {
+    const link = this.#link!
+    const {volume, session, members, control} = this.#host
+    const source = volume.readers.find(one => one.canRebuild)
+    if (source === undefined) throw new LonghornError('NO_DATA', 'no replica that is up to date is left')
+    await this.#control.finishRebuild(session, (await control(source).layers()).layers)
+    if (link.mode === 'ERR') throw link.failure ?? new LonghornError('IO', 'the replica was dropped')
+    link.member = true
+    // Before it is read: a replica that was read is one that counts.
+    await members.record()
+    if (link.failure !== undefined) throw link.failure
+    volume.promote(link)
+  }
+
+  /** The snapshot that it joined at is of no use any more. */
+  async #cleanUp(): Promise<void> {
+    const results = await Promise.allSettled(this.#host.volume.members.map(link => this.#host.control(link).markRemoved(this.#snapshot)))
+    for (const result of results) {
+      if (result.status === 'rejected') this.#host.log.warn({snapshot: this.#snapshot, reason: messageOf(result.reason)}, 'the snapshot of a rebuild could not be marked as removed')
+    }
+  }
+
+  async #fail(error: unknown): Promise<void> {
+    const reason = error instanceof LonghornError ? error : new LonghornError('IO', messageOf(error), {}, {cause: error})
+    this.#info = {...this.info, state: 'error', error: reason.message}
+    if (this.#stopped) return
+    this.#host.log.error({replica: this.#control.address, reason: reason.message}, 'rebuild failed')
+    if (this.#link !== undefined) this.#host.volume.fail(this.#link, reason)
+    // It has nothing to tell: what it is, is in its directory.
+    await this.#control.close().catch(() => undefined)
+    if (this.#snapshot !== '' && this.#link !== undefined) await this.#cleanUp()
+  }
+}
+
+/** A record of its own says that it was a member once. */
+function isRelated(membership: {readonly members: readonly string[]} | undefined, id: string): boolean {
+  return membership !== undefined && membership.members.includes(id)
+}
+
+function description(name: string, parent: string, created: string, sizeBytes: number): DiskInfo {
+  return {name, parent, created, removed: false, userCreated: false, children: new Map(), size: '0', labels: new Map(), lengthBytes: BigInt(sizeBytes)}
+}
+
+/** RFC 3339, UTC, whole seconds. */
+function now(): string {
+  return new Date().toISOString().replace(/\.\d+Z$/, 'Z')
+}

@@ -1,0 +1,130 @@
+import {join} from 'node:path'
+import {isKind, LonghornError} from '../../lib/errors.js'
+import type {DirectoryLock} from '../directory-lock.js'
+import {realDisk, type DiskSteps} from '../disk-steps.js'
+import {ioFailure} from '../io-failure.js'
+import {listDirectory, readLayer, readReplicaDirectory, readVolumeMeta, type Layer} from '../layer-chain.js'
+import {formatLayerMeta, newHeadMeta} from '../layer-meta.js'
+import {checksumFile, FIRST_HEAD, isHeadName, isLayerName, isTemporaryName, metaFile, nextHeadName, snapshotFile} from '../layer-names.js'
+import {openReplica} from '../open-replica.js'
+import {newVolumeMeta, type VolumeMeta} from '../volume-meta.js'
+import {writeVolumeMeta} from '../volume-meta-file.js'
+import {sameLayer, type LayerDescription} from './layer-description.js'
+
+/** How a replica that is not up to date is to take part again. */
+export interface JoinRequest {
+  readonly sizeBytes: number
+  /** Without the parts that make it a file name; the others are about to take it. */
+  readonly snapshot: string
+  /** RFC 3339. */
+  readonly created: string
+  /** What the others will have below their heads, parents first, with the snapshot. */
+  readonly layers: readonly LayerDescription[]
+  /** It has everything that was flushed; see ReplicaJoinRequest. */
+  readonly resync: boolean
+  readonly related: boolean
+}
+
+/** Which layers have to be looked at, and how. */
+export interface JoinedDirectory {
+  /** All it had is here still: it can be opened as it is, should the rebuild not come to its end. */
+  readonly whole: boolean
+  /** The layer whose file is what was the head here; undefined when there was none. */
+  readonly formerHead: string | undefined
+  /** What has changed since it was dropped is all that can differ in `formerHead`. */
+  readonly comparable: boolean
+}
+
+/**
+ * Makes the directory ready for a rebuild: a new empty head on top of a snapshot that is not complete. Of what is there, everything
+ * stays that may save copying: layers of the same name, and the former head as the lowest layer that is missing.
+ *
+ * volume.meta says that a rebuild is under way before anything else is changed, so a crash leaves something that only another rebuild
+ * opens; unless the replica is whole and stays that, where the snapshot is taken here like any other.
+ */
+export async function joinDirectory(path: string, request: JoinRequest, lock: DirectoryLock, disk: DiskSteps = realDisk): Promise<JoinedDirectory> {
+  try {
+    const formerHead = request.resync ? await joinWhole(path, request, lock, disk) : undefined
+    if (formerHead !== undefined) return {whole: true, formerHead, comparable: false}
+    return await rearrange(path, request, disk)
+  } catch (error) {
+    throw ioFailure(`preparing ${path} for a rebuild`, error)
+  }
+}
+
+/** Takes the snapshot here, if all other layers are the same. The name of its file, or undefined when they are not. */
+async function joinWhole(path: string, request: JoinRequest, lock: DirectoryLock, disk: DiskSteps): Promise<string | undefined> {
+  const file = snapshotFile(request.snapshot)
+  const found = await readReplicaDirectory(path).catch((error: unknown) => {
+    if (isKind(error, 'CORRUPT') || isKind(error, 'NOT_FOUND')) return undefined
+    throw error
+  })
+  if (found === undefined || found.volume.rebuilding || found.volume.sizeBytes !== request.sizeBytes) return undefined
+  const theirs = new Map(request.layers.map(layer => [layer.file, layer]))
+  const ours = [...found.chain.slice(0, -1), ...found.others.filter(layer => !isHeadName(layer.file))]
+  const same = ours.length === theirs.size - 1 && ours.every(layer => theirs.get(layer.file)?.meta.parent === layer.meta.parent)
+  if (!same || found.chain.at(-1)!.meta.parent !== theirs.get(file)?.meta.parent) return undefined
+  const volume = await openReplica(path, {lock, disk})
+  try {
+    const {userCreated, labels} = theirs.get(file)!.meta
+    await volume.snapshot({name: request.snapshot, userCreated, created: request.created, labels: labels ?? {}})
+    await volume.flush()
+  } finally {
+    // Not closed: it is not clean before it has been compared.
+    await volume.abandon()
+  }
+  return file
+}
+
+async function rearrange(path: string, request: JoinRequest, disk: DiskSteps): Promise<JoinedDirectory> {
+  const entries = await listDirectory(path)
+  const before = await readVolumeMeta(path).catch((error: unknown) => {
+    if (isKind(error, 'CORRUPT')) return undefined
+    throw error
+  })
+  const head = nextHeadName(before?.head ?? FIRST_HEAD, entries)
+  const snapshot = snapshotFile(request.snapshot)
+  await disk.createSparse(join(path, head), request.sizeBytes, 0o644)
+  await disk.writeSynced(join(path, metaFile(head)), formatLayerMeta(newHeadMeta(head, snapshot, new Date(request.created))), 0o644)
+  await disk.syncDirectory(path)
+  const volume: VolumeMeta = {...newVolumeMeta(request.sizeBytes, head), parent: snapshot, dirty: true, rebuilding: true}
+  await writeVolumeMeta(path, volume, disk)
+
+  const known = new Map<string, Layer>()
+  for (const file of entries.filter(isLayerName)) {
+    const layer = await readLayer(path, file).catch(ignoreCorrupt)
+    if (layer !== undefined) known.set(file, layer)
+  }
+  const kept = new Set(request.layers.flatMap(({file, meta}) => (request.related && known.has(file) && sameLayer(known.get(file)!.meta, meta) ? [file] : [])))
+  // The head of a rebuild that was broken off has writes without what lay below them.
+  const usable = before !== undefined && !before.rebuilding && known.has(before.head) ? known.get(before.head) : undefined
+  const target = request.layers.find(({file}) => !entries.includes(file))
+  const formerHead = usable === undefined ? undefined : target
+  const wanted = new Set(request.layers.map(({file}) => file))
+  for (const file of entries) {
+    const layer = file.replace(/\.(meta|checksum)$/, '')
+    if (file === layer && formerHead !== undefined && file === usable?.file) continue
+    if (isTemporaryName(file)) await disk.remove(join(path, file))
+    else if (!isLayerName(layer) || kept.has(layer)) continue
+    else if (layer !== file || !wanted.has(layer)) await disk.remove(join(path, file))
+  }
+  if (formerHead !== undefined) await disk.rename(join(path, usable!.file), join(path, formerHead.file))
+  await disk.syncDirectory(path)
+  const {parent = ''} = formerHead?.meta ?? {}
+  const comparable = formerHead !== undefined && request.related && usable?.meta.parent === parent && (parent === '' || kept.has(parent))
+  return {whole: false, formerHead: formerHead?.file, comparable}
+}
+
+/** The files of a layer that is complete from now on: its description appears last. */
+export async function completeLayer(path: string, {file, meta}: LayerDescription, disk: DiskSteps): Promise<void> {
+  await disk.remove(join(path, checksumFile(file)))
+  const text = formatLayerMeta({...meta, name: file})
+  await disk.writeSynced(join(path, `${metaFile(file)}.tmp`), text, 0o644)
+  await disk.rename(join(path, `${metaFile(file)}.tmp`), join(path, metaFile(file)))
+  await disk.syncDirectory(path)
+}
+
+function ignoreCorrupt(error: unknown): undefined {
+  if (error instanceof LonghornError && isKind(error, 'CORRUPT')) return undefined
+  throw error
+}

@@ -1,0 +1,158 @@
+import {constants} from 'node:fs'
+import {open, type FileHandle} from 'node:fs/promises'
+import {join} from 'node:path'
+import {LonghornError} from '../../lib/errors.js'
+import {punchHole} from '../../lib/sys/fallocate.js'
+import {scannerFor, type ExtentScanner} from '../../lib/sys/file-extents.js'
+import {overlaps, without, type Range} from '../purge/copy-data.js'
+import type {RebuildPace} from './rebuild-pace.js'
+import {blocksIn, digestRegion, REGION_BYTES} from './region-digest.js'
+import type {SourceConnection} from './source-connection.js'
+import type {Sources} from './sources.js'
+
+/** How many regions are worked on at the same time. */
+const AT_ONCE = 6
+/** How much of a layer is asked about in one go. */
+const WINDOW_BYTES = 64 * 1024 * 1024
+/** Data with gaps up to this is read in one piece. */
+const GAP_BYTES = 64 * 1024
+/** A region whose copy is not what the source says is fetched this often. */
+const ATTEMPTS = 3
+
+export interface LayerSyncOptions {
+  readonly directory: string
+  readonly file: string
+  readonly lengthBytes: number
+  readonly sources: Sources
+  readonly pace: RebuildPace
+  /** False for a region that is known to be the same: then it is not even compared. By its number. */
+  readonly wanted: (region: number) => boolean
+  /** Called with a region when it is done, the bytes that a source has in it, and those that came over the network. */
+  readonly done: (region: number, bytes: number, copied: number) => void
+}
+
+/**
+ * Makes one layer what it is at the sources: region by region it is compared by digest, what differs is copied, and what was copied is
+ * read again and compared. Durable when this resolves; begun again after an interruption it goes on with what is there.
+ * CORRUPT when a region does not become the same, NO_SPACE, IO, the reasons of the sources.
+ */
+export async function syncLayer(options: LayerSyncOptions): Promise<void> {
+  await using file = await open(join(options.directory, options.file), constants.O_RDWR | constants.O_CREAT, 0o644)
+  const {size} = await file.stat()
+  if (size !== options.lengthBytes) await file.truncate(options.lengthBytes)
+  await new LayerSync(options, file, scannerFor(file.fd)).run()
+  await file.datasync()
+}
+
+class LayerSync {
+  constructor(
+    readonly options: LayerSyncOptions,
+    readonly file: FileHandle,
+    readonly scanner: ExtentScanner,
+  ) {}
+
+  async run(): Promise<void> {
+    const {lengthBytes} = this.options
+    for (let offset = 0; offset < lengthBytes; offset += WINDOW_BYTES) {
+      await this.#window({offset, length: Math.min(WINDOW_BYTES, lengthBytes - offset)})
+    }
+  }
+
+  async #window(window: Range): Promise<void> {
+    const theirs = await this.options.sources.ask(source => dataAt(source, window))
+    const end = window.offset + window.length
+    let next = window.offset
+    const worker = async (): Promise<void> => {
+      while (next < end) {
+        const region = {offset: next, length: Math.min(REGION_BYTES, end - next)}
+        next += region.length
+        await this.#region(region, overlaps(theirs, [region]))
+      }
+    }
+    const results = await Promise.allSettled(Array.from({length: AT_ONCE}, worker))
+    for (const result of results) if (result.status === 'rejected') throw result.reason
+  }
+
+  async #region(region: Range, theirs: readonly Range[]): Promise<void> {
+    const bytes = theirs.reduce((sum, {length}) => sum + length, 0)
+    const number = region.offset / REGION_BYTES
+    let copied = 0
+    if (this.options.wanted(number)) {
+      await this.options.pace.run(bytes, async () => {
+        const ours = this.#blocks(region)
+        if (theirs.length === 0) await this.#punch(ours)
+        // From one source as a whole: what newer layers hide may differ between them.
+        else copied = await this.options.sources.ask(source => this.#make(source, region, ours))
+      })
+    }
+    this.options.done(number, bytes, copied)
+  }
+
+  /** Makes a region what it is at a source. Resolves to the bytes copied. */
+  async #make(source: SourceConnection, region: Range, ours: readonly Range[]): Promise<number> {
+    const wanted = await source.digest(region.offset, region.length)
+    if (ours.length > 0 && wanted.equals(await digestRegion(this.file, ours, region.offset))) return 0
+    const theirs = await dataAt(source, region)
+    let copied = 0
+    for (let attempt = 1; ; attempt++) {
+      copied += await this.#copy(source, region, theirs)
+      await this.#punch(without(this.#blocks(region), theirs))
+      if (wanted.equals(await digestRegion(this.file, this.#blocks(region), region.offset))) return copied
+      if (attempt === ATTEMPTS) {
+        throw new LonghornError('CORRUPT', `${this.options.file}: ${region.length} bytes at ${region.offset} are not what ${source.peer} has, after ${ATTEMPTS} attempts`)
+      }
+    }
+  }
+
+  async #copy(source: SourceConnection, region: Range, theirs: readonly Range[]): Promise<number> {
+    const content = Buffer.allocUnsafe(region.length)
+    let copied = 0
+    for (const span of spans(theirs)) {
+      await source.read(content, span.offset - region.offset, span.length, span.offset)
+      copied += span.length
+    }
+    for (const {offset, length} of theirs) await writeFully(this.file, content, offset - region.offset, length, offset)
+    return copied
+  }
+
+  #blocks(region: Range): Range[] {
+    return blocksIn(this.scanner, this.file.fd, region)
+  }
+
+  async #punch(ranges: readonly Range[]): Promise<void> {
+    for (const {offset, length} of ranges) {
+      // A hole is in whole blocks, also at the end of a file that ends inside one.
+      await punchHole(this.file.fd, offset, Math.ceil(length / 4096) * 4096)
+    }
+  }
+}
+
+/** Where a source has data in a range. */
+async function dataAt(source: SourceConnection, {offset, length}: Range): Promise<Range[]> {
+  const ranges: {offset: number; length: number}[] = []
+  for (let at = offset; at < offset + length; ) {
+    const extents = await source.extents(at, offset + length - at)
+    for (const extent of extents) {
+      const last = ranges.at(-1)
+      if (extent.allocated && last !== undefined && last.offset + last.length === extent.offset) last.length += extent.length
+      else if (extent.allocated) ranges.push({offset: extent.offset, length: extent.length})
+      at = extent.offset + extent.length
+    }
+  }
+  return ranges
+}
+
+/** Ranges with small gaps in one piece. */
+function spans(ranges: readonly Range[]): Range[] {
+  const result: {offset: number; length: number}[] = []
+  for (const {offset, length} of ranges) {
+    const last = result.at(-1)
+    if (last !== undefined && offset - (last.offset + last.length) <= GAP_BYTES) last.length = offset + length - last.offset
+    else result.push({offset, length})
+  }
+  return result
+}
+
+async function writeFully(file: FileHandle, from: Buffer, start: number, length: number, position: number): Promise<void> {
+  for (let done = 0; done < length; ) done += (await file.write(from, start + done, length - done, position + done)).bytesWritten
+}

@@ -1,0 +1,76 @@
+import {setTimeout as sleep} from 'node:timers/promises'
+
+/** The share of the time that a rebuild may work while the volume is being written. */
+const SHARE_WHEN_BUSY = 0.25
+/** The longest that a pause lasts, in milliseconds. */
+const LONGEST_PAUSE_MS = 500
+/** The allowance that can pile up, in milliseconds of the permitted rate. */
+const BURST_MS = 100
+
+/** Keeps a rebuild below a rate, and out of the way of others. */
+export class RebuildPace {
+  #allowance = 0
+  #filledAt = performance.now()
+
+  /** `bytesPerSecond`: 0 for no limit. `busy`: the volume is being used at this moment. */
+  constructor(
+    readonly bytesPerSecond: number,
+    readonly busy: () => boolean,
+    readonly signal: AbortSignal,
+  ) {}
+
+  /** Does a piece of work that moves `bytes`. Throws the signal's reason. */
+  async run<T>(bytes: number, work: () => Promise<T>): Promise<T> {
+    await this.#afford(bytes)
+    this.signal.throwIfAborted()
+    const before = performance.now()
+    const result = await work()
+    if (this.busy()) {
+      const spentMs = performance.now() - before
+      await this.#pause(Math.min(LONGEST_PAUSE_MS, spentMs / SHARE_WHEN_BUSY - spentMs))
+    }
+    return result
+  }
+
+  async #afford(bytes: number): Promise<void> {
+    if (this.bytesPerSecond === 0) return
+    const now = performance.now()
+    const most = (this.bytesPerSecond * BURST_MS) / 1000
+    this.#allowance = Math.min(most, this.#allowance + ((now - this.#filledAt) * this.bytesPerSecond) / 1000)
+    this.#filledAt = now
+    this.#allowance -= bytes
+    while (this.#allowance < 0) {
+      const waitMs = Math.max(1, (-this.#allowance * 1000) / this.bytesPerSecond)
+      await this.#pause(waitMs)
+      const later = performance.now()
+      this.#allowance += ((later - this.#filledAt) * this.bytesPerSecond) / 1000
+      this.#filledAt = later
+      this.signal.throwIfAborted()
+    }
+  }
+
+  async #pause(ms: number): Promise<void> {
+    if (ms < 1) return
+    // What ends the pause early is looked at by the next piece.
+    await sleep(ms, undefined, {signal: this.signal}).catch(() => undefined)
+  }
+}
+
+/** For how long after a change something counts as being used, in milliseconds. */
+const RECENT_MS = 100
+
+/** Whether a counter has moved lately. */
+export class RecentChange {
+  #last = 0
+  #movedAt = -Infinity
+
+  constructor(readonly count: () => number) {}
+
+  seen(): boolean {
+    const now = performance.now()
+    const count = this.count()
+    if (count !== this.#last) this.#movedAt = now
+    this.#last = count
+    return now - this.#movedAt < RECENT_MS
+  }
+}

@@ -1,0 +1,170 @@
+import t from 'tap'
+import type {Engine} from '../../src/engine/engine.js'
+import {openVolumeView} from '../../src/replica/open-replica.js'
+import {read, write} from '../support/request.js'
+import {shortDir} from '../support/short-dir.js'
+import {until} from '../support/until.js'
+import {engineOptions, runEngine, runReplica, runReplicas, SIZE_BYTES, type RunningReplica} from './support/running.js'
+
+const BLOCK = 4096
+const BLOCKS = SIZE_BYTES / BLOCK
+
+/** The first number of each block, of a replica's volume or of one of its snapshots. */
+async function numbers({directory}: RunningReplica, snapshot?: string): Promise<number[]> {
+  await using view = await openVolumeView(directory, snapshot && `volume-snap-${snapshot}.img`)
+  const bytes = Buffer.alloc(view.sizeBytes)
+  view.reader.readSync(bytes, 0, bytes.length, 0)
+  return Array.from({length: bytes.length / BLOCK}, (_, block) => bytes.readUInt32LE(block * BLOCK))
+}
+
+async function fill(engine: Engine, first: number, value: number, count = 1): Promise<void> {
+  for (let block = first; block < first + count; block++) {
+    const bytes = Buffer.alloc(BLOCK)
+    bytes.writeUInt32LE(value)
+    await write(engine.volume, block * BLOCK, bytes)
+  }
+}
+
+async function rebuilt(engine: Engine, address: string): Promise<void> {
+  await until(() => engine.rebuilds.find(one => one.address === address)?.state !== 'in_progress', 'the rebuild has ended')
+  const info = engine.rebuilds.find(one => one.address === address)
+  if (info?.state !== 'complete') throw new Error(`rebuild: ${info?.error}`)
+}
+
+t.test('a new replica, with snapshots below', async t => {
+  const folder = shortDir(t)
+  const [one, two] = await runReplicas(t, folder, 2)
+  const {engine} = await runEngine(t, engineOptions([one!]))
+  await fill(engine, 0, 1, 300)
+  await engine.takeSnapshot('a', {purpose: 'test'})
+  await fill(engine, 100, 2, 300)
+  await engine.takeSnapshot('b', {})
+  await fill(engine, 350, 3, 10)
+  await engine.addReplica(two!.address)
+  await rebuilt(engine, two!.address)
+  t.same(engine.replicas.map(({mode}) => mode), ['RW', 'RW'])
+  await fill(engine, 5, 4)
+  for (const snapshot of ['a', 'b', undefined]) t.same(await numbers(two!, snapshot), await numbers(one!, snapshot), `${snapshot}`)
+  t.match(await two!.rpc.replicaGet(), {replica: {state: 'dirty', rebuilding: false}})
+  const [first, second] = await Promise.all([one!, two!].map(async replica => (await replica.rpc.replicaGet()).replica!))
+  t.same(second!.chain.length, first!.chain.length)
+  t.same([...second!.disks.keys()].filter(name => !name.includes('head')).sort(), [...first!.disks.keys()].filter(name => !name.includes('head')).sort())
+  t.equal((await read(engine.volume, 5 * BLOCK, 4)).readUInt32LE(), 4)
+})
+
+t.test('writes of all kinds while it is being rebuilt', async t => {
+  const folder = shortDir(t)
+  const [one, two] = await runReplicas(t, folder, 2)
+  const {engine} = await runEngine(t, engineOptions([one!]))
+  await fill(engine, 0, 1, BLOCKS)
+  await engine.takeSnapshot('a', {})
+  await fill(engine, 10, 2, 100)
+  let going = true
+  const load = (async () => {
+    for (let count = 0; going; count++) {
+      const offset = ((count * 7919) % (SIZE_BYTES - 10_000)) + (count % 3)
+      await write(engine.volume, offset - (offset % 512), Buffer.alloc(512 * (1 + (count % 9)), count))
+    }
+  })()
+  try {
+    await engine.addReplica(two!.address, 4 * 1024 * 1024)
+    await engine.takeSnapshot('during', {})
+    await rebuilt(engine, two!.address)
+  } finally {
+    going = false
+    await load
+  }
+  for (const snapshot of ['a', 'during', undefined]) t.same(await bytesOf(two!, snapshot), await bytesOf(one!, snapshot), `${snapshot}`)
+})
+
+async function bytesOf({directory}: RunningReplica, snapshot?: string): Promise<Buffer> {
+  await using view = await openVolumeView(directory, snapshot && `volume-snap-${snapshot}.img`)
+  const bytes = Buffer.alloc(view.sizeBytes)
+  view.reader.readSync(bytes, 0, bytes.length, 0)
+  return bytes
+}
+
+t.test('one that was away comes back with what it missed', async t => {
+  const folder = shortDir(t)
+  const [one, two] = await runReplicas(t, folder, 2)
+  const server = await runEngine(t, engineOptions([one!, two!]))
+  const {engine} = server
+  await fill(engine, 0, 1, BLOCKS)
+  await engine.takeSnapshot('a', {})
+  await fill(engine, 0, 2, 300)
+  await two!.server.close()
+  await until(() => engine.replicas[1]!.mode === 'ERR', 'it is dropped')
+  await fill(engine, 290, 3, 2)
+  const again = await runReplica(t, two!.directory, undefined)
+  await engine.addReplica(again.address)
+  await rebuilt(engine, again.address)
+  t.same(await numbers(again), await numbers(one!))
+  const info = engine.rebuilds.find(({address}) => address === again.address)!
+  t.ok(info.copied <= 2 * 1024 * 1024, `copied ${info.copied} of ${info.total}`)
+  await server.close()
+})
+
+/** Numbers of what the engine reads. */
+async function visible(engine: Engine): Promise<number[]> {
+  const result: number[] = []
+  for (let block = 0; block < BLOCKS; block++) result.push((await read(engine.volume, block * BLOCK, 4)).readUInt32LE())
+  return result
+}
+
+t.test('after the engine was killed the replicas are made the same', async t => {
+  const [one, two] = await runReplicas(t, shortDir(t), 2)
+  const first = await runEngine(t, engineOptions([one!, two!]))
+  await fill(first.engine, 0, 1, BLOCKS)
+  await first.engine.takeSnapshot('a', {})
+  await fill(first.engine, 0, 2, 200)
+  // As if a write had reached only one of them.
+  const second = await runEngine(t, engineOptions([one!, two!]))
+  t.same(second.engine.replicas.map(({mode}) => mode).sort(), ['RW', 'WO'])
+  await rebuilt(second.engine, second.engine.rebuilds[0]!.address)
+  t.same(second.engine.replicas.map(({mode}) => mode), ['RW', 'RW'])
+  t.same(await numbers(one!), await numbers(two!))
+  t.same(await visible(second.engine), Array.from({length: BLOCKS}, (_, block) => (block < 200 ? 2 : 1)))
+  t.not((await write(first.engine.volume, 0, Buffer.alloc(BLOCK, 9))).error, 0, 'the engine before is fenced')
+  t.same(await visible(second.engine), Array.from({length: BLOCKS}, (_, block) => (block < 200 ? 2 : 1)))
+  await first.close().catch(() => undefined)
+  await second.close()
+})
+
+t.test('a stale replica is never chosen', async t => {
+  const folder = shortDir(t)
+  const [one, two] = await runReplicas(t, folder, 2)
+  const first = await runEngine(t, engineOptions([one!, two!]))
+  await fill(first.engine, 0, 1, 10)
+  await two!.server.close()
+  await until(() => first.engine.replicas[1]!.mode === 'ERR', 'it is dropped')
+  await fill(first.engine, 0, 2, 10)
+  await first.close()
+  const again = await runReplica(t, two!.directory, undefined)
+  const second = await runEngine(t, engineOptions([again, one!]))
+  t.equal((await read(second.engine.volume, 0, 4)).readUInt32LE(), 2, 'what it lacks is there')
+  await rebuilt(second.engine, again.address)
+  t.same(second.engine.replicas.map(({mode}) => mode), ['RW', 'RW'], 'it is rebuilt by itself')
+  t.same(await numbers(again), await numbers(one!))
+  await second.close()
+})
+
+t.test('replicas that were used apart from each other', async t => {
+  const [one, two] = await runReplicas(t, shortDir(t), 2)
+  for (const replicas of [[one!, two!], [one!], [two!]]) await (await runEngine(t, engineOptions(replicas))).close()
+  await t.rejects(runEngine(t, engineOptions([one!, two!])), {code: 'LH_CONFLICT', message: /used apart from each other/})
+  const {engine, close} = await runEngine(t, engineOptions([one!, two!], {salvage: true}))
+  t.ok(engine.replicas.some(({mode}) => mode === 'RW'))
+  await close()
+})
+
+t.test('a replica of another volume', async t => {
+  const folder = shortDir(t)
+  const [one, two, three] = await runReplicas(t, folder, 3)
+  await (await runEngine(t, engineOptions([two!]))).close()
+  const {engine, close} = await runEngine(t, engineOptions([one!]))
+  await t.rejects(engine.addReplica(two!.address), {code: 'LH_CONFLICT', message: /belongs to another volume/})
+  await engine.addReplica(three!.address)
+  await rebuilt(engine, three!.address)
+  await close()
+  await t.rejects(runEngine(t, engineOptions([one!, two!])), {code: 'LH_CONFLICT', message: /different volumes/})
+})
