@@ -10,6 +10,7 @@ import {parseReplicaAddress, ReplicaControl} from './replica-control.js'
 import {ReplicaLink, type ReplicaMode} from './replica-link.js'
 import {expandVolume, revertVolume, takeSnapshot, type Members} from './snapshots.js'
 import {MOST_REPLICAS, Volume} from './volume.js'
+import {checkRoomForSnapshot, defaultSettings, pushSettings, setSnapshotMaxCount, setSnapshotMaxSize, setUnmapMark, type VolumeSettings} from './volume-settings.js'
 
 export interface EngineOptions {
   readonly volume: string
@@ -25,6 +26,8 @@ export interface EngineOptions {
   /** The kinds of frontend there are; the CLI puts the list together. */
   readonly frontends: readonly FrontendKind[]
   readonly iscsi?: IscsiSettings | undefined
+  /** Changed by the engine when somebody sets one; the defaults when left out. */
+  readonly settings?: VolumeSettings | undefined
   readonly log: Log
 }
 
@@ -36,16 +39,20 @@ export interface ReplicaStatus {
   readonly reason: string | undefined
 }
 
+const SET_ASIDE = new LonghornError('CONFLICT', 'set to ERR on request')
+const REMOVED = new LonghornError('CONFLICT', 'removed from the volume')
+
 /** How long requests in flight may take to finish when the engine stops. */
 const DRAIN_MS = 5000
 
 /** One volume being served: its replicas, the replicator over them, and at most one frontend. */
 export class Engine {
   readonly volume: Volume
+  readonly settings: VolumeSettings
   readonly #options: EngineOptions
   readonly #controls = new Map<string, ReplicaControl>()
   /** Replicas that were given and could not be used. */
-  readonly #rejected: ReadonlyMap<string, LonghornError>
+  readonly #rejected: Map<string, LonghornError>
   #frontend: {readonly kind: FrontendKind; readonly server: Frontend} | undefined
   #changes: Promise<void> = Promise.resolve()
   #closed: Promise<void> | undefined
@@ -53,8 +60,9 @@ export class Engine {
   private constructor(options: EngineOptions, volume: Volume, controls: ReadonlyMap<string, ReplicaControl>, rejected: ReadonlyMap<string, LonghornError>) {
     this.#options = options
     this.volume = volume
+    this.settings = options.settings ?? defaultSettings()
     this.#controls = new Map(controls)
-    this.#rejected = rejected
+    this.#rejected = new Map(rejected)
   }
 
   /**
@@ -93,6 +101,7 @@ export class Engine {
     for (const [address, reason] of rejected) options.log.error({replica: address, reason: reason.message}, 'starting without this replica')
     warnOfUnsafeReplicas(volume, options.log)
     const engine = new Engine(options, volume, new Map(controls.map(control => [control.address, control])), rejected)
+    await Promise.all(volume.members.map(link => pushSettings(engine.#members(), link, engine.settings)))
     undo.move()
     return engine
   }
@@ -104,6 +113,10 @@ export class Engine {
       const link = links.get(address)
       return {address, mode: link?.mode ?? 'ERR', reason: (link?.failure ?? this.#rejected.get(address))?.message}
     })
+  }
+
+  get log(): Log {
+    return this.#options.log
   }
 
   /** The frontend that is up, if any. */
@@ -137,11 +150,14 @@ export class Engine {
 
   /**
    * Takes a snapshot of the volume while it is being used; see takeSnapshot(). Without a name it gets one. Returns the name.
-   * USAGE for a name that cannot be one, CONFLICT when there is one of that name.
+   * USAGE for a name that cannot be one, CONFLICT when there is one of that name or a user's would exceed a limit.
    */
   async takeSnapshot(name: string | undefined, labels: Readonly<Record<string, string>>, userCreated = true): Promise<string> {
     const request = {name: name ?? randomUUID(), labels, userCreated, created: now()}
-    await this.#inTurn(() => takeSnapshot(this.#members(), request))
+    await this.#inTurn(async () => {
+      if (userCreated) await checkRoomForSnapshot(this.#members(), this.settings)
+      await takeSnapshot(this.#members(), request)
+    })
     return request.name
   }
 
@@ -170,6 +186,64 @@ export class Engine {
       }
       await revertVolume(this.#members(), `volume-snap-${name}.img`, now())
     })
+  }
+
+  /** See setUnmapMark() in volume-settings.ts. */
+  setUnmapMark(enabled: boolean): Promise<void> {
+    return this.#inTurn(() => setUnmapMark(this.#members(), this.settings, enabled))
+  }
+
+  /** See setSnapshotMaxCount() in volume-settings.ts. */
+  setSnapshotMaxCount(count: number): Promise<void> {
+    return this.#inTurn(() => setSnapshotMaxCount(this.#members(), this.settings, count))
+  }
+
+  /** See setSnapshotMaxSize() in volume-settings.ts. */
+  setSnapshotMaxSize(sizeBytes: number): Promise<void> {
+    return this.#inTurn(() => setSnapshotMaxSize(this.#members(), this.settings, sizeBytes))
+  }
+
+  /**
+   * Takes a replica out of the volume and closes it. Success when it is not one of the volume's. CONFLICT for the last one that can
+   * be used while a frontend is up.
+   */
+  removeReplica(address: string): Promise<void> {
+    return this.#inTurn(async () => {
+      const control = this.#controls.get(address)
+      if (control === undefined) return
+      const link = this.volume.replicas.find(one => one.address === address)
+      // One that failed may belong to another engine by now: only what this one has in use, or has set aside itself, is closed.
+      const close = link !== undefined && (link.mode !== 'ERR' || link.failure === SET_ASIDE)
+      if (link !== undefined) {
+        if (this.#frontend !== undefined) this.#refuseLast(link, 'removed')
+        this.volume.removeReplica(link, REMOVED)
+      }
+      this.#controls.delete(address)
+      this.#rejected.delete(address)
+      if (close) {
+        await control.close().catch((error: unknown) => this.log.warn({replica: address, reason: messageOf(error)}, 'a replica that was removed could not be closed'))
+      }
+      control.disconnect()
+      this.log.info({replica: address}, 'replica removed')
+    })
+  }
+
+  /** Takes a replica out of use until it is removed. Success when it is already; NOT_FOUND; CONFLICT for the last one that can be used. */
+  setAside(address: string): Promise<void> {
+    return this.#inTurn(async () => {
+      const link = this.volume.replicas.find(one => one.address === address)
+      if (link === undefined) {
+        if (this.#rejected.has(address)) return
+        throw new LonghornError('NOT_FOUND', `this volume has no replica ${JSON.stringify(address.slice(0, 256))}`)
+      }
+      this.#refuseLast(link, 'set to ERR')
+      this.volume.fail(link, SET_ASIDE)
+    })
+  }
+
+  #refuseLast(link: ReplicaLink, what: string): void {
+    if (link.mode !== 'RW' || this.volume.members.some(other => other !== link && other.mode === 'RW')) return
+    throw new LonghornError('CONFLICT', `replica ${link.address} is the last one of the volume that can be used and cannot be ${what}`)
   }
 
   #members(): Members {

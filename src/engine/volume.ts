@@ -5,6 +5,7 @@ import type {Slab} from '../lib/net/slab.js'
 import {ERRNO, inRange, OP, type BlockDevice, type Extent, type Io} from '../protocol/block-device.js'
 import {FRAME} from '../protocol/frame.js'
 import {askBlockStatus, StatusIo} from './block-status.js'
+import {Metrics} from './metrics.js'
 import type {LinkOwner, ReplicaLink} from './replica-link.js'
 import {writeZeroesByHand} from './zero-writer.js'
 
@@ -39,6 +40,7 @@ interface Held {
  */
 export class Volume implements BlockDevice, LinkOwner {
   readonly name: string
+  readonly metrics = new Metrics(performance.now())
   readonly #options: VolumeOptions
   readonly #links: ReplicaLink[] = []
   /** RW replicas, and those that take writes (RW and WO): kept beside `#links` because every request looks at them. */
@@ -92,6 +94,18 @@ export class Volume implements BlockDevice, LinkOwner {
   addReplica(link: ReplicaLink): void {
     this.#links.push(link)
     this.#membersChanged()
+  }
+
+  /** Forgets a replica; one that is still in use is taken out of use first. */
+  removeReplica(link: ReplicaLink, reason: Error): void {
+    this.fail(link, reason)
+    const at = this.#links.indexOf(link)
+    if (at !== -1) this.#links.splice(at, 1)
+  }
+
+  /** Requests that have begun and are not done. */
+  get requestsInFlight(): number {
+    return this.#inFlight
   }
 
   submit(io: Io, slab?: Slab, start = 0): void {
@@ -359,6 +373,7 @@ export class Volume implements BlockDevice, LinkOwner {
 
   #done(io: Io, error: number): void {
     this.#inFlight--
+    if (error === 0 && (io.op === OP.READ || io.op === OP.WRITE)) this.metrics.count(io, reactor.time())
     io.onDone(error)
     if (this.#inFlight === 0 && this.#idle.length > 0) {
       for (const resolve of this.#idle.splice(0)) resolve()

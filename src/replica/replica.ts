@@ -9,7 +9,9 @@ import {writeLayerMeta} from './layer-meta-file.js'
 import {openReplica} from './open-replica.js'
 import {ReplicaDevice} from './replica-device.js'
 import type {ReplicaVolume} from './replica-volume.js'
+import {deleteReplicaFiles} from './disk-removal.js'
 import {Purge, type Exclusive, type PurgeStatus} from './purge/purge.js'
+import {layersToMark, ReplicaSettings} from './replica-settings.js'
 import {revertDirectory} from './revert.js'
 import {expansionSpec, type SnapshotSpec} from './snapshot.js'
 
@@ -39,11 +41,14 @@ interface Session {
  */
 export class Replica {
   readonly directory: string
+  readonly settings = new ReplicaSettings()
   readonly #data: DataServer
   readonly #log: Log
   readonly #lock: DirectoryLock
   #session: Session | undefined
   #purge: Purge | undefined
+  /** Layers are being marked because of an unmap. */
+  #marking = false
   #queue: Promise<unknown> = Promise.resolve()
 
   private constructor(directory: string, lock: DirectoryLock, data: DataServer, log: Log) {
@@ -109,8 +114,13 @@ export class Replica {
   prepareSnapshot(spec: SnapshotSpec | undefined): Promise<void> {
     return this.#inTurn(async () => {
       const {volume} = this.#opened()
-      if (spec === undefined) await volume.discardPrepared()
-      else await volume.prepareSnapshot(spec)
+      if (spec === undefined) {
+        await volume.discardPrepared()
+        return
+      }
+      // Here and not when it is taken: an engine would drop a replica that refuses then.
+      if (spec.userCreated) this.settings.checkSnapshot(volume)
+      await volume.prepareSnapshot(spec)
     })
   }
 
@@ -154,15 +164,38 @@ export class Replica {
 
   /** Marks a snapshot (a file name) as removed: a purge gives its space back. One that is not there is success. */
   markRemoved(layer: string): Promise<void> {
+    return this.#inTurn(() => this.#markRemoved(layer))
+  }
+
+  /** Runs a step that changes the layers of the open replica, while nothing else does. CONFLICT when it is not open, BUSY during a purge. */
+  changeLayers<T>(step: (volume: ReplicaVolume) => Promise<T>): Promise<T> {
+    return this.#inTurn(() => {
+      const {volume} = this.#opened()
+      this.#refuseDuringPurge()
+      return step(volume)
+    })
+  }
+
+  /** The same with the files of a replica that is closed for that long, to be opened again for the same engine. */
+  changeFiles(step: (directory: string) => Promise<void>): Promise<void> {
     return this.#inTurn(async () => {
-      if (isHeadName(layer)) throw new LonghornError('USAGE', `${layer} is the head of the volume and no snapshot`)
-      const {directory, volume} = await this.describe()
-      const found = [...(directory?.chain ?? []), ...(directory?.others ?? [])].find(one => one.file === layer)
-      if (found === undefined || found.meta.removed) return
-      const meta = {...found.meta, removed: true}
-      await writeLayerMeta(this.directory, layer, meta)
-      volume?.describeLayer(layer, meta)
-      this.#log.info({snapshot: layer}, 'snapshot marked as removed')
+      const {id} = this.#opened()
+      this.#refuseDuringPurge()
+      await this.#shut()
+      try {
+        await step(this.directory)
+      } finally {
+        await this.#open(id)
+      }
+    })
+  }
+
+  /** Removes the files of the replica; others can be created in their place. BUSY while it is open. */
+  delete(): Promise<void> {
+    return this.#inTurn(async () => {
+      if (this.#session !== undefined) throw new LonghornError('BUSY', `the replica in ${this.directory} is open: close it before deleting it`)
+      await deleteReplicaFiles(this.directory)
+      this.#log.warn('deleted')
     })
   }
 
@@ -170,7 +203,7 @@ export class Replica {
   purge(): Promise<void> {
     return this.#inTurn(async () => {
       const session = this.#opened()
-      if (this.#purge?.status.state === 'in_progress') throw new LonghornError('BUSY', `the replica in ${this.directory} is already purging`)
+      this.#refuseDuringPurge()
       const exclusive: Exclusive = step =>
         this.#inTurn(async () => {
           if (this.#session?.volume !== session.volume) throw new LonghornError('INTERRUPTED', 'the replica was closed')
@@ -206,7 +239,7 @@ export class Replica {
     const before = await readReplicaDirectory(this.directory)
     const volume = await openReplica(this.directory, {lock: this.#lock})
     if (volume.leftovers.length > 0) this.#log.warn({files: volume.leftovers}, 'removed files of an interrupted operation')
-    const device = new ReplicaDevice(volume, error => this.#ioFailed(error))
+    const device = new ReplicaDevice(volume, error => this.#ioFailed(error), () => this.#unmapped(volume))
     this.#session = {id, volume, device, wasDirty: before.volume.dirty}
     this.#data.serve(device)
     this.#log.info({sizeBytes: volume.sizeBytes, layers: volume.directory.chain.length, wasDirty: before.volume.dirty}, 'open')
@@ -241,6 +274,32 @@ export class Replica {
 
   #ioFailed(error: unknown): void {
     this.#log.error({err: error}, 'a request failed')
+  }
+
+  async #markRemoved(layer: string): Promise<void> {
+    if (isHeadName(layer)) throw new LonghornError('USAGE', `${layer} is the head of the volume and no snapshot`)
+    const {directory, volume} = await this.describe()
+    const found = [...(directory?.chain ?? []), ...(directory?.others ?? [])].find(one => one.file === layer)
+    if (found === undefined || found.meta.removed) return
+    const meta = {...found.meta, removed: true}
+    await writeLayerMeta(this.directory, layer, meta)
+    volume?.describeLayer(layer, meta)
+    this.#log.info({snapshot: layer}, 'snapshot marked as removed')
+  }
+
+  /** Space has been given up in the head. What has to be marked is, soon after: the unmap itself does not wait for it. */
+  #unmapped(volume: ReplicaVolume): void {
+    if (!this.settings.markOnUnmap || this.#marking || layersToMark(volume.directory).length === 0) return
+    this.#marking = true
+    const marked = this.#inTurn(async () => {
+      if (this.#session?.volume !== volume) return
+      for (const layer of layersToMark(volume.directory)) await this.#markRemoved(layer)
+    })
+    marked.catch((error: unknown) => this.#log.warn({err: error}, 'snapshots could not be marked as removed')).finally(() => (this.#marking = false))
+  }
+
+  #refuseDuringPurge(): void {
+    if (this.#purge?.status.state === 'in_progress') throw new LonghornError('BUSY', `the replica in ${this.directory} is already purging`)
   }
 
   /** Runs `step` when the steps before it are done, whatever came of them. */
