@@ -1,6 +1,6 @@
 // What a daemon runs after becomeDaemon(): the service and nothing of the command line.
 import {LonghornError} from '../lib/errors.js'
-import {createLog} from '../lib/log.js'
+import {createLog, type Log} from '../lib/log.js'
 import {abandonDevice} from './abandon-device.js'
 import {announce} from './announce.js'
 import {DAEMON_VARIABLE, type DaemonRequest} from './become-daemon.js'
@@ -21,17 +21,25 @@ try {
 
 async function runReplica(options: DaemonRequest & {role: 'replica'}): Promise<void> {
   const {startReplicaServer} = await import('../replica/replica-server.js')
-  await using server = await startReplicaServer({...options, log: createLog('replica')})
+  const log = createLog('replica')
+  sayIgnored(options.ignored, log)
+  await using server = await startReplicaServer({...options, log})
   announce(options.json, 'replica', {control: server.address})
   await stopped()
 }
 
 async function runEngine(options: DaemonRequest & {role: 'engine'}): Promise<void> {
   const [{startEngineServer}, {frontendKinds}] = await Promise.all([import('../engine/engine-server.js'), import('./frontend-kinds.js')])
-  await using server = await startEngineServer({...options, frontends: frontendKinds(options.attach), log: createLog('engine')}, stop.signal)
-  announce(options.json, 'engine', {control: server.address, endpoint: server.engine.frontend?.endpoint})
+  const log = createLog('engine')
+  sayIgnored(options.ignored, log)
+  await using server = await startEngineServer({...options, frontends: frontendKinds(options.attach), log}, stop.signal)
+  announce(options.json, 'engine', {control: server.address, endpoint: server.slot.engine?.frontend?.endpoint})
   await stopped()
-  mayHaveDevice = server.engine.frontend?.name === 'blockdev'
+  mayHaveDevice = server.slot.engine?.frontend?.name === 'blockdev'
+}
+
+function sayIgnored(flags: readonly string[], log: Log): void {
+  if (flags.length > 0) log.warn({flags}, 'these flags have no effect here')
 }
 
 function takeRequest(): DaemonRequest {
