@@ -32,6 +32,11 @@ export default class Version extends BaseCommand {
     return versions
   }
 
+  /** In upstream's layout in either output. */
+  protected override logJson(json: unknown): void {
+    process.stdout.write(`${JSON.stringify(json, undefined, '\t')}\n`)
+  }
+
   async #ask(url: string | undefined, identity: {volumeName: string | undefined; instanceName: string | undefined}): Promise<VersionInfo | null> {
     const {askEngineVersion} = await import('../cli/upstream/engine-version.js')
     try {

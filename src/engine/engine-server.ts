@@ -53,6 +53,7 @@ export async function startEngineServer(options: EngineServerOptions, signal?: A
   }
   // The frontend comes last: whoever reaches it can rely on the rest.
   if (options.replicas.length > 0) await slot.start(options, async () => undefined, signal)
+  else options.log.info('waiting for somebody to name the replicas of the volume')
   const health = new Health()
   const identity = {volumeName: options.volume, instanceName: options.instanceName, role: 'controller' as const}
   const rpc = undo.add(
