@@ -4,12 +4,13 @@ import {createLog, type Log} from '../lib/log.js'
 import {abandonDevice} from './abandon-device.js'
 import {announce} from './announce.js'
 import {DAEMON_VARIABLE, type DaemonRequest} from './become-daemon.js'
+import {makesDevice} from './device-frontends.js'
 import {printFailure} from './failure.js'
 
 const stop = new AbortController()
 const request = takeRequest()
 /** Whether a block device may be there that goes only when somebody removes it. */
-let mayHaveDevice = request.role === 'engine' && request.frontend === 'blockdev'
+let mayHaveDevice = request.role === 'engine' && makesDevice(request.frontend)
 process.title = `longhorn ${request.role} ${request.role === 'engine' ? request.volume : request.directory}`
 for (const name of ['SIGINT', 'SIGTERM'] as const) process.on(name, () => onSignal(name))
 try {
@@ -35,7 +36,7 @@ async function runEngine(options: DaemonRequest & {role: 'engine'}): Promise<voi
   await using server = await startEngineServer({...options, frontends: frontendKinds(options.attach), log}, stop.signal)
   announce(options.json, 'engine', {control: server.address, endpoint: server.slot.engine?.frontend?.endpoint})
   await stopped()
-  mayHaveDevice = server.slot.engine?.frontend?.name === 'blockdev'
+  mayHaveDevice = makesDevice(server.slot.engine?.frontend?.name)
 }
 
 function sayIgnored(flags: readonly string[], log: Log): void {
