@@ -2,9 +2,13 @@ import {readdirSync, readFileSync, unlinkSync, writeFileSync} from 'node:fs'
 import {join} from 'node:path'
 import t, {type Test} from 'tap'
 import {FRAME} from '../../src/protocol/frame.js'
+import {connect} from '../../src/protocol/grpc/client.js'
+import {ReplicaServiceDefinition} from '../../src/protocol/proto/generated/replica.js'
+import {SyncAgentServiceDefinition} from '../../src/protocol/proto/generated/sync-agent.js'
 import {DataServer} from '../../src/replica/data-server.js'
 import {openVolumeView} from '../../src/replica/open-replica.js'
 import {Replica} from '../../src/replica/replica.js'
+import {startReplicaServer} from '../../src/replica/replica-server.js'
 import {memoryLog} from '../engine/support/fake-replicas.js'
 import {LOOPBACK, runReplica, SIZE_BYTES, type RunningReplica} from '../engine/support/running.js'
 import {FramePeer} from '../support/frames.js'
@@ -160,6 +164,20 @@ t.test('limits and marks that make no sense', async t => {
   t.match(await rpc.snapshotMaxCountSet({count: 2}), {replica: {remainSnapshots: 2}})
   t.match(await rpc.snapshotMaxSizeSet({size: 1n << 40n}), {replica: {remainSnapshots: 2}})
   t.match(await rpc.unmapMarkDiskChainRemovedSet({enabled: true}), {replica: {unmapMarkDiskChainRemoved: true}})
+})
+
+t.test('without a sync agent', async t => {
+  const {log} = memoryLog()
+  const server = await startReplicaServer({directory: join(shortDir(t), 'r'), sizeBytes: SIZE_BYTES, listen: LOOPBACK, syncAgent: false, settings: {snapshotMaxCount: 3}, log})
+  t.teardown(() => server.close())
+  const rpc = connect(ReplicaServiceDefinition, {peer: 'replica', address: server.address})
+  const agent = connect(SyncAgentServiceDefinition, {peer: 'sync agent', address: {...server.address, port: server.address.port + 2}})
+  t.teardown(() => {
+    rpc.destroy()
+    agent.destroy()
+  })
+  await t.rejects(agent.snapshotPurgeStatus(), {code: /^LH_(UNREACHABLE|UNSUPPORTED)$/})
+  t.match(await rpc.replicaOpen({session: 'one'}), {replica: {remainSnapshots: 3}})
 })
 
 t.test('nothing of this during a purge', async t => {

@@ -17,6 +17,8 @@ const UPSTREAM_ONLY: Readonly<Record<string, readonly string[]>> = {
   info: ['info'],
   'ls-replica': ['ls-replica'],
   ls: ['ls-replica'],
+  'add-replica': ['add-replica'],
+  add: ['add-replica'],
   'rm-replica': ['rm-replica'],
   rm: ['rm-replica'],
   'update-replica': ['update-replica'],

@@ -29,12 +29,18 @@ export async function askReplica({address}: ListedReplica, volumeName: string | 
   return present((await rpc.replicaGet({}, {signal})).replica, 'the replica')
 }
 
-export function connectReplica(address: string, volumeName: string | undefined): RpcClient<typeof ReplicaServiceDefinition> {
-  return connect(ReplicaServiceDefinition, {peer: 'replica', address: parseListen(address, 'replica'), identity: {volumeName}, timeoutMs: CALL_TIMEOUT_MS})
+export function connectReplica(address: string, volumeName: string | undefined, instanceName?: string): RpcClient<typeof ReplicaServiceDefinition> {
+  const identity = {volumeName, instanceName}
+  return connect(ReplicaServiceDefinition, {peer: 'replica', address: parseListen(address, 'replica'), identity, timeoutMs: CALL_TIMEOUT_MS})
+}
+
+/** The host in a replica's address. */
+export function hostOf(address: string): string {
+  return parseListen(address, 'replica').host
 }
 
 /** Calls `use` with the sync agent of a replica, which listens two ports after it. */
-export async function withAgent<T>({address}: ListedReplica, volumeName: string | undefined, use: (agent: SyncAgent) => Promise<T>): Promise<T> {
+export async function withAgent<T>({address}: Pick<ListedReplica, 'address'>, volumeName: string | undefined, use: (agent: SyncAgent) => Promise<T>): Promise<T> {
   const replica = parseListen(address, 'replica')
   await using agent = connect(SyncAgentServiceDefinition, {
     peer: 'sync agent',

@@ -174,12 +174,23 @@ t.test('processes as upstream\'s manager starts them, volume and replicas apart'
   t.equal(await run('ls'), 'ADDRESS MODE CHAIN')
   await refuse(1, /volume vol is not started/, 'snapshot', 'create')
   t.equal(await run('start-with-replicas', ...replicas, '--size', '4m', '--current-size', '4m'), '')
+  await refuse(1, /already/, 'start', ...replicas, '--size', '4m', '--current-size', '4m')
   t.match(await json('info'), {size: SIZE, replicaCount: 2, snapshotMaxCount: 3, unmapMarkSnapChainRemoved: true})
   for (const name of ['a', 'b', 'c']) await run('snapshot', 'create', name)
   await refuse(1, /has 3 snapshots and may have 3/, 'snapshot', 'create', 'd')
   const other = await longhorn(['--url', ready.control!, '--engine-instance-name', 'other', 'info'])
   t.match(other, {exitCode: 1, stderr: /incorrect instance name other/})
   t.same(await daemon.end('SIGINT'), [0, null])
+})
+
+t.test('the first replica of a volume starts it', async t => {
+  const replica = await startReplica(t, join(shortDir(t), 'one'), SIZE)
+  const {ready} = await startDaemon(t, ['engine', 'vol', '--size', `${SIZE}`, '--listen', '127.0.0.1:0'])
+  const {run, refuse, json} = runner(t, ready.control!)
+  await refuse(1, /Missing required flags? current-size|--current-size/, 'add-replica', replica.address, '--size', '4m')
+  await refuse(1, /Missing 1 required arg/, 'add', '--size', '4m', '--current-size', '4m')
+  t.equal(await run('add-replica', replica.address, '--size', '4m', '--current-size', '4m'), '')
+  t.match(await json('info'), {replicaCount: 1, size: SIZE})
 })
 
 t.test('flags that promise what is not there are refused', async t => {

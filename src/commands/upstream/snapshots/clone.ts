@@ -1,5 +1,5 @@
 import {Flags} from '@oclif/core'
-import {listReplicas, onEachReplica, withAgent} from '../../../cli/upstream/replicas.js'
+import {hostOf, listReplicas, onEachReplica, withAgent} from '../../../cli/upstream/replicas.js'
 import {UpstreamCommand} from '../../../cli/upstream/upstream-command.js'
 import {LonghornError} from '../../../lib/errors.js'
 
@@ -45,8 +45,7 @@ export default class UpstreamSnapshotsClone extends UpstreamCommand {
     }
     const seconds = flags['grpc-timeout-seconds'] > 0 ? flags['grpc-timeout-seconds'] : DAY_S
     await onEachReplica(replicas, async replica => {
-      const {host} = new URL(replica.address.replace(/^tcp:/, 'http:'))
-      const toHost = host.replace(/:\d+$/, '')
+      const toHost = hostOf(replica.address)
       await withAgent(replica, flags['volume-name'], agent => agent.snapshotClone({...request, toHost}, {signal: this.signal, timeoutMs: seconds * 1000}))
     })
     return {}
