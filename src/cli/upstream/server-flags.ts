@@ -25,7 +25,7 @@ export const engineServerFlags = {
   'rebuild-sync-concurrent-limit': Flags.integer({hidden: true, default: 1, min: 1, description: "from how many replicas at once upstream's programs copy in a rebuild"}),
   'file-sync-http-client-timeout': Flags.integer(ignored),
   'volume-name': Flags.string({hidden: true, description: 'must be the name of the volume'}),
-  'enable-backend': Flags.string({hidden: true, multiple: true, description: 'tcp; nothing else is supported'}),
+  'enable-backend': Flags.string({hidden: true, multiple: true, multipleNonGreedy: true, description: 'tcp; nothing else is supported'}),
   upgrade: Flags.boolean({hidden: true, description: 'refused: take over the frontend of a running engine'}),
   salvageRequested: Flags.boolean({hidden: true, description: 'use the one replica that is given as it is'}),
   url: Flags.string(ignored),
