@@ -67,7 +67,7 @@ const FALSE = ['0', 'f', 'F', 'false', 'FALSE', 'False']
 
 /**
  * Reads the words after `longhorn`. Upstream's form is meant by a command that only upstream has; for the names that both
- * have (`snapshot`, `frontend`), by --url anywhere or by one of upstream's global flags before the command.
+ * have (`snapshot`, `frontend`), by --url anywhere, by one of upstream's global flags before the command, or by the word `upstream`.
  */
 export function readCommandLine(words: readonly string[]): CommandLine {
   const end = words.indexOf('--')
@@ -75,15 +75,14 @@ export function readCommandLine(words: readonly string[]): CommandLine {
   const behind = end === -1 ? [] : words.slice(end)
   const {globals, rest} = takeGlobals(before)
   const [name = '', ...more] = rest
-  const upstreamForm = globals.some(word => GLOBAL.test(word)) || more.some(word => URL_FLAG.test(word))
+  const upstreamForm = name === 'upstream' || globals.some(word => GLOBAL.test(word)) || more.some(word => URL_FLAG.test(word))
   const command = own(UPSTREAM_ONLY, name) ?? (upstreamForm ? own(SHARED, name) : undefined)
   const flags = [...globals.map(twoDashes), ...behind]
   if (command === undefined) {
     const shaped = upstreamForm || isServer(name) ? more.flatMap(asSwitch) : more
     return {argv: [...(name === '' ? [] : [name]), ...shaped, ...flags], upstream: upstreamForm && !isServer(name)}
   }
-  const words_ = withDefault(command, more)
-  return {argv: ['upstream', ...words_.map(twoDashes).flatMap(asSwitch), ...flags], upstream: true}
+  return {argv: ['upstream', ...withDefault(command, more).map(twoDashes).flatMap(asSwitch), ...flags], upstream: true}
 }
 
 /** `snapshots` alone lists them. */

@@ -34,6 +34,11 @@ t.test('a name that both have', async t => {
   t.equal(read('frontend start nbd'), 'ours: frontend start nbd')
 })
 
+t.test('in full', async t => {
+  t.equal(read('upstream snapshots ls'), 'upstream: upstream snapshots ls')
+  t.equal(read('--url h:1 upstream info'), 'upstream: upstream info --url h:1')
+})
+
 t.test('what belongs to neither form is left alone', async t => {
   t.equal(read(''), 'ours: ')
   t.equal(read('--help'), 'ours: --help')
