@@ -1,15 +1,16 @@
 // What a daemon runs after becomeDaemon(): the service and nothing of the command line.
 import {LonghornError} from '../lib/errors.js'
-import {createLog} from '../lib/log.js'
+import {createLog, type Log} from '../lib/log.js'
 import {abandonDevice} from './abandon-device.js'
 import {announce} from './announce.js'
 import {DAEMON_VARIABLE, type DaemonRequest} from './become-daemon.js'
+import {makesDevice} from './device-frontends.js'
 import {printFailure} from './failure.js'
 
 const stop = new AbortController()
 const request = takeRequest()
 /** Whether a block device may be there that goes only when somebody removes it. */
-let mayHaveDevice = request.role === 'engine' && request.frontend === 'blockdev'
+let mayHaveDevice = request.role === 'engine' && makesDevice(request.frontend)
 process.title = `longhorn ${request.role} ${request.role === 'engine' ? request.volume : request.directory}`
 for (const name of ['SIGINT', 'SIGTERM'] as const) process.on(name, () => onSignal(name))
 try {
@@ -21,17 +22,25 @@ try {
 
 async function runReplica(options: DaemonRequest & {role: 'replica'}): Promise<void> {
   const {startReplicaServer} = await import('../replica/replica-server.js')
-  await using server = await startReplicaServer({...options, log: createLog('replica')})
+  const log = createLog('replica')
+  sayIgnored(options.ignored, log)
+  await using server = await startReplicaServer({...options, log})
   announce(options.json, 'replica', {control: server.address})
   await stopped()
 }
 
 async function runEngine(options: DaemonRequest & {role: 'engine'}): Promise<void> {
   const [{startEngineServer}, {frontendKinds}] = await Promise.all([import('../engine/engine-server.js'), import('./frontend-kinds.js')])
-  await using server = await startEngineServer({...options, frontends: frontendKinds(options.attach), log: createLog('engine')}, stop.signal)
-  announce(options.json, 'engine', {control: server.address, endpoint: server.engine.frontend?.endpoint})
+  const log = createLog('engine')
+  sayIgnored(options.ignored, log)
+  await using server = await startEngineServer({...options, frontends: frontendKinds(options.attach), log}, stop.signal)
+  announce(options.json, 'engine', {control: server.address, endpoint: server.slot.engine?.frontend?.endpoint})
   await stopped()
-  mayHaveDevice = server.engine.frontend?.name === 'blockdev'
+  mayHaveDevice = makesDevice(server.slot.engine?.frontend?.name)
+}
+
+function sayIgnored(flags: readonly string[], log: Log): void {
+  if (flags.length > 0) log.warn({flags}, 'these flags have no effect here')
 }
 
 function takeRequest(): DaemonRequest {

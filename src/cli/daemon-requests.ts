@@ -1,5 +1,6 @@
 // What the daemons' commands hand to the processes that they become. Plain data: it travels as JSON.
 import type {IscsiSettings} from '../engine/frontends/frontend.js'
+import type {VolumeSettings} from '../engine/volume-settings.js'
 import type {Address, TcpAddress} from '../lib/address.js'
 
 export interface ReplicaRequest {
@@ -8,6 +9,10 @@ export interface ReplicaRequest {
   readonly listen: TcpAddress
   readonly volumeName?: string | undefined
   readonly instanceName?: string | undefined
+  readonly syncAgent: boolean
+  readonly settings: {readonly markOnUnmap: boolean; readonly snapshotMaxCount: number; readonly snapshotMaxSizeBytes: number}
+  /** Flags that have no effect, for the log. */
+  readonly ignored: readonly string[]
 }
 
 export interface EngineRequest {
@@ -26,4 +31,7 @@ export interface EngineRequest {
   readonly attach: string
   readonly iscsi: IscsiSettings
   readonly instanceName?: string | undefined
+  readonly settings: VolumeSettings
+  /** Flags that have no effect, for the log. */
+  readonly ignored: readonly string[]
 }

@@ -8,10 +8,12 @@ import {iscsiFrontend} from '../engine/frontends/iscsi/iscsi-frontend.js'
 import {nbdFrontend} from '../engine/frontends/nbd/nbd-frontend.js'
 import {socketFrontend} from '../engine/frontends/socket.js'
 import {createLog} from '../lib/log.js'
+import {UPSTREAM_BLOCKDEV} from './device-frontends.js'
 
 /** The frontends of this program. Here and not in engine/, because blockdev is made of drivers, which lie above it. */
 export function frontendKinds(attachWay = 'auto'): FrontendKind[] {
-  return [nbdFrontend, iscsiFrontend, blockdevFrontend(hostAttacher(), attachWay), socketFrontend]
+  const blockdev = blockdevFrontend(hostAttacher(), attachWay)
+  return [nbdFrontend, iscsiFrontend, blockdev, socketFrontend, {...blockdev, name: UPSTREAM_BLOCKDEV}]
 }
 
 /**

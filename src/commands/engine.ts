@@ -2,6 +2,7 @@ import {Args, Flags} from '@oclif/core'
 import {parseAddress} from '../lib/address.js'
 import {BaseCommand} from '../cli/base-command.js'
 import {parseListen, sizeFlag} from '../cli/flags.js'
+import {checkEngineFlags, engineServerFlags} from '../cli/upstream/server-flags.js'
 
 export default class Engine extends BaseCommand {
   static override aliases = ['controller']
@@ -27,7 +28,7 @@ socket (Longhorn's data protocol).`
   static override flags = {
     size: sizeFlag({required: true, description: 'size of the volume, e.g. 512m, 10g; the replicas must have it'}),
     'current-size': sizeFlag({description: 'the size it has now, when an expansion was cut short and replicas differ'}),
-    replica: Flags.string({multiple: true, required: true, description: 'tcp://HOST:PORT of a replica; may be repeated'}),
+    replica: Flags.string({multiple: true, description: 'tcp://HOST:PORT of a replica; may be repeated. Without any, it waits to be told (start-with-replicas)'}),
     listen: Flags.string({
       default: 'localhost:9501',
       env: 'LONGHORN_ENGINE_LISTEN',
@@ -56,10 +57,13 @@ socket (Longhorn's data protocol).`
       description: 'seconds after which a replica that does not answer is dropped; the last one gets twice as long',
     }),
     'engine-instance-name': Flags.string({description: 'name of this instance; calls that mean another one are refused'}),
+    ...engineServerFlags,
   }
 
   async run(): Promise<never> {
     const {args, flags} = await this.parse(Engine)
+    const replicas = flags.replica ?? []
+    const ignored = checkEngineFlags(flags, args.volume, replicas.length)
     const frontendListen = flags['frontend-listen']
     const {becomeDaemon} = await import('../cli/become-daemon.js')
     return becomeDaemon({
@@ -67,7 +71,7 @@ socket (Longhorn's data protocol).`
       volume: args.volume,
       sizeBytes: flags.size,
       currentSizeBytes: flags['current-size'],
-      replicas: flags.replica,
+      replicas,
       leastReplicas: flags['min-replicas'],
       salvage: flags.salvage,
       writeThrough: flags['write-through'],
@@ -82,6 +86,13 @@ socket (Longhorn's data protocol).`
         stateDirectory: flags['iscsi-state-dir'],
       },
       instanceName: flags['engine-instance-name'],
+      settings: {
+        unmapMarkSnapChainRemoved: flags['unmap-mark-snap-chain-removed'],
+        snapshotMaxCount: flags['snapshot-max-count'],
+        snapshotMaxSizeBytes: flags['snapshot-max-size'] ?? 0,
+        rebuildSyncLimit: flags['rebuild-sync-concurrent-limit'],
+      },
+      ignored,
       json: this.jsonEnabled(),
       debug: flags.debug,
     })

@@ -2,14 +2,16 @@ import {LonghornError} from '../lib/errors.js'
 import {versionInfo} from '../lib/version-info.js'
 import {toSize, toText} from '../protocol/grpc/fields.js'
 import {provide, type Service} from '../protocol/grpc/service.js'
-import {ControllerServiceDefinition, ReplicaMode, type ControllerReplica, type ReplicaRebuildInfo, type Volume} from '../protocol/proto/generated/controller.js'
+import {ControllerServiceDefinition, ReplicaMode, type ControllerReplica, type ReplicaRebuildInfo, type VersionOutput, type Volume} from '../protocol/proto/generated/controller.js'
+import {maintenanceHandlers} from './controller-maintenance.js'
 import type {Engine, ReplicaStatus} from './engine.js'
 import type {RebuildInfo} from './rebuild.js'
 
-/** ControllerService (reference: engine-interop 3.4) over one engine. Methods of rebuilds come with those. */
+/** ControllerService (reference: engine-interop 3.4) over one engine; slot-service.ts has what starts and ends it. Methods of rebuilds come with those. */
 export function controllerService(engine: Engine): Service {
-  const volume = (): Volume => describe(engine)
+  const volume = (): Volume => describeVolume(engine)
   return provide(ControllerServiceDefinition, {
+    ...maintenanceHandlers(engine, volume),
     async volumeGet() {
       return volume()
     },
@@ -50,24 +52,27 @@ export function controllerService(engine: Engine): Service {
       return controllerReplica(found)
     },
     async versionDetailGet() {
-      const info = versionInfo()
-      return {
-        version: {
-          ...info,
-          cliAPIVersion: BigInt(info.cliAPIVersion),
-          cliAPIMinVersion: BigInt(info.cliAPIMinVersion),
-          controllerAPIVersion: BigInt(info.controllerAPIVersion),
-          controllerAPIMinVersion: BigInt(info.controllerAPIMinVersion),
-          dataFormatVersion: BigInt(info.dataFormatVersion),
-          dataFormatMinVersion: BigInt(info.dataFormatMinVersion),
-        },
-      }
+      return {version: describeVersion()}
     },
   })
 }
 
-function describe(engine: Engine): Volume {
-  const {frontend, volume} = engine
+/** What this process says of itself. */
+export function describeVersion(): VersionOutput {
+  const info = versionInfo()
+  return {
+    ...info,
+    cliAPIVersion: BigInt(info.cliAPIVersion),
+    cliAPIMinVersion: BigInt(info.cliAPIMinVersion),
+    controllerAPIVersion: BigInt(info.controllerAPIVersion),
+    controllerAPIMinVersion: BigInt(info.controllerAPIMinVersion),
+    dataFormatVersion: BigInt(info.dataFormatVersion),
+    dataFormatMinVersion: BigInt(info.dataFormatMinVersion),
+  }
+}
+
+export function describeVolume(engine: Engine): Volume {
+  const {frontend, volume, settings} = engine
   return {
     name: volume.name,
     size: BigInt(volume.sizeBytes),
@@ -78,9 +83,9 @@ function describe(engine: Engine): Volume {
     isExpanding: false,
     lastExpansionError: '',
     lastExpansionFailedAt: '',
-    unmapMarkSnapChainRemoved: false,
-    snapshotMaxCount: 0,
-    snapshotMaxSize: 0n,
+    unmapMarkSnapChainRemoved: settings.unmapMarkSnapChainRemoved,
+    snapshotMaxCount: settings.snapshotMaxCount,
+    snapshotMaxSize: BigInt(settings.snapshotMaxSizeBytes),
   }
 }
 

@@ -4,8 +4,9 @@ import {LonghornError} from '../lib/errors.js'
 import {checkFree} from '../lib/net/check-free.js'
 import {Health} from '../protocol/grpc/health.js'
 import {RpcServer} from '../protocol/grpc/server.js'
-import {controllerService} from './controller-service.js'
-import {Engine, findFrontend, type EngineOptions} from './engine.js'
+import {findFrontend, type Engine, type EngineOptions} from './engine.js'
+import {EngineSlot} from './engine-slot.js'
+import {slotService} from './slot-service.js'
 
 export interface EngineServerOptions extends EngineOptions {
   /** Where the control service listens. */
@@ -17,7 +18,9 @@ export interface EngineServerOptions extends EngineOptions {
 }
 
 export interface EngineServer extends AsyncDisposable {
+  /** The engine of the volume. CONFLICT while the volume is not started; see `slot`. */
   readonly engine: Engine
+  readonly slot: EngineSlot
   /** Where the control service really listens. */
   readonly address: Address
   /** Shuts the frontend down, closes the replicas so that they are clean, stops. Safe twice. */
@@ -34,7 +37,8 @@ export function checkVolumeName(name: string): void {
 
 /**
  * One engine process: replicas, control service, frontend, in that order; whoever can reach the frontend can rely on the rest.
- * Everything that can be wrong with the options is found out before a replica is opened.
+ * Everything that can be wrong with the options is found out before a replica is opened. Without replicas it waits for
+ * somebody to name them (VolumeStart); the frontend then comes up with them.
  */
 export async function startEngineServer(options: EngineServerOptions, signal?: AbortSignal): Promise<EngineServer> {
   checkVolumeName(options.volume)
@@ -43,16 +47,31 @@ export async function startEngineServer(options: EngineServerOptions, signal?: A
   await checkFree(options.listen)
   await kind?.checkFree?.(options.volume, options.frontendListen)
   await using undo = new Cleanup()
-  const engine = undo.add(await Engine.start(options, signal))
+  const slot = undo.add(new EngineSlot(options))
+  const serve = async (engine: Engine): Promise<void> => {
+    if (options.frontend !== undefined) await engine.startFrontend(options.frontend, options.frontendListen)
+  }
+  // The frontend comes last: whoever reaches it can rely on the rest.
+  if (options.replicas.length > 0) await slot.start(options, async () => undefined, signal)
+  else options.log.info('waiting for somebody to name the replicas of the volume')
   const health = new Health()
   const identity = {volumeName: options.volume, instanceName: options.instanceName, role: 'controller' as const}
   const rpc = undo.add(
-    await RpcServer.start({listen: options.listen, services: [controllerService(engine), health.service], identity, log: options.log}),
+    await RpcServer.start({listen: options.listen, services: [slotService(slot, serve), health.service], identity, log: options.log}),
   )
-  if (options.frontend !== undefined) await engine.startFrontend(options.frontend, options.frontendListen)
+  if (slot.engine !== undefined) await serve(slot.engine)
   health.set('SERVING')
   const owned = undo.move()
   let closed: Promise<void> | undefined
   const close = (): Promise<void> => (closed ??= owned.close())
-  return {engine, address: rpc.address, close, [Symbol.asyncDispose]: close}
+  return {
+    get engine() {
+      if (slot.engine === undefined) throw new LonghornError('CONFLICT', `volume ${options.volume} is not started`)
+      return slot.engine
+    },
+    slot,
+    address: rpc.address,
+    close,
+    [Symbol.asyncDispose]: close,
+  }
 }

@@ -12,6 +12,7 @@ import {parseReplicaAddress, ReplicaControl} from './replica-control.js'
 import type {ReplicaLink, ReplicaMode} from './replica-link.js'
 import {expandVolume, revertVolume, takeSnapshot, type Members} from './snapshots.js'
 import {MOST_REPLICAS, Volume} from './volume.js'
+import {checkRoomForSnapshot, defaultSettings, pushSettings, setSnapshotMaxCount, setSnapshotMaxSize, setUnmapMark, type VolumeSettings} from './volume-settings.js'
 
 export interface EngineOptions {
   readonly volume: string
@@ -29,6 +30,8 @@ export interface EngineOptions {
   /** The kinds of frontend there are; the CLI puts the list together. */
   readonly frontends: readonly FrontendKind[]
   readonly iscsi?: IscsiSettings | undefined
+  /** Changed by the engine when somebody sets one; the defaults when left out. */
+  readonly settings?: VolumeSettings | undefined
   readonly log: Log
 }
 
@@ -40,12 +43,16 @@ export interface ReplicaStatus {
   readonly reason: string | undefined
 }
 
+const SET_ASIDE = new LonghornError('CONFLICT', 'set to ERR on request')
+const REMOVED = new LonghornError('CONFLICT', 'removed from the volume')
+
 /** How long requests in flight may take to finish when the engine stops. */
 const DRAIN_MS = 5000
 
 /** One volume being served: its replicas, the replicator over them, and at most one frontend. */
 export class Engine {
   readonly volume: Volume
+  readonly settings: VolumeSettings
   readonly #options: EngineOptions
   readonly #controls = new Map<string, ReplicaControl>()
   /** Replicas that were given and could not be used. */
@@ -61,6 +68,7 @@ export class Engine {
   private constructor(options: EngineOptions, volume: Volume, controls: ReadonlyMap<string, ReplicaControl>, choice: Choice, session: string) {
     this.#options = options
     this.volume = volume
+    this.settings = options.settings ?? defaultSettings()
     this.#controls = new Map(controls)
     this.#rejected = new Map([...choice.rejected, ...choice.rebuild])
     this.#session = session
@@ -98,6 +106,7 @@ export class Engine {
     for (const [address, reason] of engine.#rejected) options.log.error({replica: address, reason: reason.message}, 'starting without this replica')
     warnOfUnsafeReplicas(volume, options.log)
     for (const address of choice.rebuild.keys()) engine.#rebuildInBackground(address)
+    await Promise.all(volume.members.map(link => pushSettings(engine.#members(), link, engine.settings)))
     undo.move()
     return engine
   }
@@ -145,6 +154,8 @@ export class Engine {
     this.#rebuilds.set(address, rebuild)
     await rebuild.join()
     this.#rejected.delete(address)
+    const link = this.volume.replicas.find(one => one.address === address)
+    if (link !== undefined) await pushSettings(this.#members(), link, this.settings)
   }
 
   /**
@@ -178,6 +189,10 @@ export class Engine {
     return {address, mode: link?.mode ?? 'ERR', reason: (link?.failure ?? this.#rejected.get(address))?.message}
   }
 
+  get log(): Log {
+    return this.#options.log
+  }
+
   /** The frontend that is up, if any. */
   get frontend(): {readonly name: string; readonly endpoint: string} | undefined {
     return this.#frontend && {name: this.#frontend.kind.name, endpoint: this.#frontend.server.endpoint}
@@ -209,11 +224,14 @@ export class Engine {
 
   /**
    * Takes a snapshot of the volume while it is being used; see takeSnapshot(). Without a name it gets one. Returns the name.
-   * USAGE for a name that cannot be one, CONFLICT when there is one of that name.
+   * USAGE for a name that cannot be one, CONFLICT when there is one of that name or a user's would exceed a limit.
    */
   async takeSnapshot(name: string | undefined, labels: Readonly<Record<string, string>>, userCreated = true): Promise<string> {
     const request = {name: name ?? randomUUID(), labels, userCreated, created: now()}
-    await this.#inTurn(() => takeSnapshot(this.#members(), request))
+    await this.#inTurn(async () => {
+      if (userCreated) await checkRoomForSnapshot(this.#members(), this.settings)
+      await takeSnapshot(this.#members(), request)
+    })
     return request.name
   }
 
@@ -242,6 +260,64 @@ export class Engine {
       }
       await revertVolume(this.#members(), `volume-snap-${name}.img`, now())
     })
+  }
+
+  /** See setUnmapMark() in volume-settings.ts. */
+  setUnmapMark(enabled: boolean): Promise<void> {
+    return this.#inTurn(() => setUnmapMark(this.#members(), this.settings, enabled))
+  }
+
+  /** See setSnapshotMaxCount() in volume-settings.ts. */
+  setSnapshotMaxCount(count: number): Promise<void> {
+    return this.#inTurn(() => setSnapshotMaxCount(this.#members(), this.settings, count))
+  }
+
+  /** See setSnapshotMaxSize() in volume-settings.ts. */
+  setSnapshotMaxSize(sizeBytes: number): Promise<void> {
+    return this.#inTurn(() => setSnapshotMaxSize(this.#members(), this.settings, sizeBytes))
+  }
+
+  /**
+   * Takes a replica out of the volume and closes it. Success when it is not one of the volume's. CONFLICT for the last one that can
+   * be used while a frontend is up.
+   */
+  removeReplica(address: string): Promise<void> {
+    return this.#inTurn(async () => {
+      const control = this.#controls.get(address)
+      if (control === undefined) return
+      const link = this.volume.replicas.find(one => one.address === address)
+      // One that failed may belong to another engine by now: only what this one has in use, or has set aside itself, is closed.
+      const close = link !== undefined && (link.mode !== 'ERR' || link.failure === SET_ASIDE)
+      if (link !== undefined) {
+        if (this.#frontend !== undefined) this.#refuseLast(link, 'removed')
+        this.volume.removeReplica(link, REMOVED)
+      }
+      this.#controls.delete(address)
+      this.#rejected.delete(address)
+      if (close) {
+        await control.close().catch((error: unknown) => this.log.warn({replica: address, reason: messageOf(error)}, 'a replica that was removed could not be closed'))
+      }
+      control.disconnect()
+      this.log.info({replica: address}, 'replica removed')
+    })
+  }
+
+  /** Takes a replica out of use until it is removed. Success when it is already; NOT_FOUND; CONFLICT for the last one that can be used. */
+  setAside(address: string): Promise<void> {
+    return this.#inTurn(async () => {
+      const link = this.volume.replicas.find(one => one.address === address)
+      if (link === undefined) {
+        if (this.#rejected.has(address)) return
+        throw new LonghornError('NOT_FOUND', `this volume has no replica ${JSON.stringify(address.slice(0, 256))}`)
+      }
+      this.#refuseLast(link, 'set to ERR')
+      this.volume.fail(link, SET_ASIDE)
+    })
+  }
+
+  #refuseLast(link: ReplicaLink, what: string): void {
+    if (link.mode !== 'RW' || this.volume.members.some(other => other !== link && other.mode === 'RW')) return
+    throw new LonghornError('CONFLICT', `replica ${link.address} is the last one of the volume that can be used and cannot be ${what}`)
   }
 
   #members(): Members {

@@ -13,6 +13,7 @@ import {
   type ReplicaRebuildRequest,
 } from '../protocol/proto/generated/replica.js'
 import {toMembership, type Membership} from './membership.js'
+import type {SnapshotUsage} from '../protocol/snapshot-limits.js'
 
 /** What the engine needs to know of a replica before it uses it. */
 export interface ReplicaFacts {
@@ -152,6 +153,29 @@ export class ReplicaControl {
     await this.#rpc.diskMarkAsRemoved({name: layer})
   }
 
+  /** What its snapshots take; it must be open. */
+  async snapshotUsage(): Promise<SnapshotUsage> {
+    const {replica} = await this.#rpc.replicaGet()
+    const {snapshotCountUsage, snapshotSizeUsage, headFileSize} = this.#present(replica)
+    return {
+      count: snapshotCountUsage,
+      sizeBytes: toSize(snapshotSizeUsage, `${this.#name}: snapshot_size_usage`, 'PROTOCOL'),
+      headBytes: toSize(headFileSize, `${this.#name}: head_file_size`, 'PROTOCOL'),
+    }
+  }
+
+  async setUnmapMark(enabled: boolean): Promise<void> {
+    await this.#rpc.unmapMarkDiskChainRemovedSet({enabled})
+  }
+
+  async setSnapshotMaxCount(count: number): Promise<void> {
+    await this.#rpc.snapshotMaxCountSet({count})
+  }
+
+  async setSnapshotMaxSize(sizeBytes: number): Promise<void> {
+    await this.#rpc.snapshotMaxSizeSet({size: BigInt(sizeBytes)})
+  }
+
   /** Ends the session: the replica writes down that it is clean. */
   async close(): Promise<void> {
     // One of ours may have been taken over by another engine meanwhile, and is not ours to close then.
@@ -169,18 +193,26 @@ export class ReplicaControl {
     this.#rpc.destroy()
   }
 
-  #facts(replica: Replica | undefined): ReplicaFacts {
-    const name = `replica ${formatHostPort(this.#tcp)}`
-    if (replica === undefined) throw new LonghornError('PROTOCOL', `${name}: an answer without the replica`)
+  get #name(): string {
+    return `replica ${formatHostPort(this.#tcp)}`
+  }
+
+  #present(replica: Replica | undefined): Replica {
+    if (replica !== undefined) return replica
+    throw new LonghornError('PROTOCOL', `${this.#name}: an answer without the replica`)
+  }
+
+  #facts(answer: Replica | undefined): ReplicaFacts {
+    const replica = this.#present(answer)
     return {
       state: replica.state,
       // A replica without files yet has no size.
-      sizeBytes: replica.size === '' ? 0 : toSize(replica.size, `${name}: size`, 'PROTOCOL'),
+      sizeBytes: replica.size === '' ? 0 : toSize(replica.size, `${this.#name}: size`, 'PROTOCOL'),
       sectorSize: Number(replica.sectorSize),
       rebuilding: replica.rebuilding,
       features: replica.features,
       id: replica.replicaId,
-      membership: replica.membership && toMembership(replica.membership, `${name}: membership`),
+      membership: replica.membership && toMembership(replica.membership, `${this.#name}: membership`),
       dirty: replica.dirty,
       revisionCounter: replica.revisionCounterDisabled || replica.state === 'closed' ? undefined : replica.revisionCounter,
     }

@@ -5,6 +5,7 @@ import type {Slab} from '../lib/net/slab.js'
 import {ERRNO, inRange, OP, type BlockDevice, type Extent, type Io} from '../protocol/block-device.js'
 import {FRAME} from '../protocol/frame.js'
 import {askBlockStatus, StatusIo} from './block-status.js'
+import {Metrics} from './metrics.js'
 import type {LinkOwner, ReplicaLink} from './replica-link.js'
 import {ChangedRegions, type RegionSet} from './changed-regions.js'
 import {writeZeroesByHand} from './zero-writer.js'
@@ -40,6 +41,7 @@ interface Held {
  */
 export class Volume implements BlockDevice, LinkOwner {
   readonly name: string
+  readonly metrics = new Metrics(performance.now())
   readonly #options: VolumeOptions
   readonly #links: ReplicaLink[] = []
   /** RW replicas, and those that take writes (RW and WO): kept beside `#links` because every request looks at them. */
@@ -119,16 +121,21 @@ export class Volume implements BlockDevice, LinkOwner {
     this.#options.log.info({replica: link.address, readers: this.#readers.length}, 'replica is up to date')
   }
 
-  /** Takes a replica off the list; it is dropped first if it is in use. */
-  removeReplica(link: ReplicaLink, reason: Error): void {
-    this.fail(link, reason)
-    const index = this.#links.indexOf(link)
-    if (index >= 0) this.#links.splice(index, 1)
-  }
-
   /** Where a dropped replica, by its address, may differ; see ChangedRegions.take(). */
   takeMissed(address: string): RegionSet | undefined {
     return this.#changed.take(address)
+  }
+
+  /** Forgets a replica; one that is still in use is taken out of use first. */
+  removeReplica(link: ReplicaLink, reason: Error): void {
+    this.fail(link, reason)
+    const at = this.#links.indexOf(link)
+    if (at !== -1) this.#links.splice(at, 1)
+  }
+
+  /** Requests that have begun and are not done. */
+  get requestsInFlight(): number {
+    return this.#inFlight
   }
 
   submit(io: Io, slab?: Slab, start = 0): void {
@@ -420,6 +427,7 @@ export class Volume implements BlockDevice, LinkOwner {
       return
     }
     this.#inFlight--
+    if (error === 0 && (io.op === OP.READ || io.op === OP.WRITE)) this.metrics.count(io, reactor.time())
     io.onDone(error)
     if (this.#inFlight === 0 && this.#idle.length > 0) {
       for (const resolve of this.#idle.splice(0)) resolve()

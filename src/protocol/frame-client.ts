@@ -54,6 +54,11 @@ export class FrameClient implements StreamHandler {
     return this.#inFlight
   }
 
+  /** What has not been answered, in no order. */
+  requestsInFlight(): Io[] {
+    return this.#slots.filter(io => io !== undefined)
+  }
+
   /** Bytes queued that the kernel has not taken. */
   get bytesQueued(): number {
     return this.#stream.output.bytes

@@ -11,14 +11,17 @@ export class ReplicaDevice implements BlockDevice {
   readonly #reader: DeviceReader
   /** Called with the reason of every request that failed for another reason than its range. */
   readonly #onError: (error: unknown) => void
+  /** Called with every request that gives up space. */
+  readonly #onUnmap: () => void
 
-  constructor(volume: ReplicaVolume, onError: (error: unknown) => void) {
+  constructor(volume: ReplicaVolume, onError: (error: unknown) => void, onUnmap: () => void = () => undefined) {
     this.#volume = volume
     this.#onError = onError
     this.#reader = new DeviceReader(
       (target, start, length, offset) => volume.read(target, start, length, offset),
       (io, error) => this.#fail(io, error),
     )
+    this.#onUnmap = onUnmap
   }
 
   get sizeBytes(): number {
@@ -81,8 +84,11 @@ export class ReplicaDevice implements BlockDevice {
       case OP.FLUSH:
         return this.#volume.flush()
       case OP.DISCARD:
+        this.#onUnmap()
         return this.#volume.discard(io.offset, io.length, io.fua)
       case OP.WRITE_ZEROES:
+        // Initiators over iSCSI unmap in this way.
+        if (!io.noUnmap) this.#onUnmap()
         return this.#volume.writeZeroes(io.offset, io.length, !io.noUnmap, io.fua)
       default:
         throw new LonghornError('UNSUPPORTED', `operation ${io.op} is not one of a replica`)

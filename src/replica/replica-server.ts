@@ -6,6 +6,7 @@ import {Health} from '../protocol/grpc/health.js'
 import {RpcServer} from '../protocol/grpc/server.js'
 import {DataServer} from './data-server.js'
 import {Replica} from './replica.js'
+import type {ReplicaSettings} from './replica-settings.js'
 import {replicaService} from './replica-service.js'
 import {syncAgentService} from './sync-agent-service.js'
 
@@ -20,6 +21,10 @@ export interface ReplicaServerOptions {
   readonly listen: TcpAddress
   readonly volumeName?: string | undefined
   readonly instanceName?: string | undefined
+  /** Serve the sync agent, without which there is no purge and no rebuild. True by default. */
+  readonly syncAgent?: boolean | undefined
+  /** Until an engine says something else. */
+  readonly settings?: Partial<ReplicaSettings> | undefined
   readonly log: Log
 }
 
@@ -57,8 +62,11 @@ async function startOn(options: ReplicaServerOptions, listen: TcpAddress): Promi
   const data = undo.add(await DataServer.start({...listen, port: listen.port + 1}, log))
   const replica = await Replica.take(options.directory, options.sizeBytes, data, log)
   undo.defer(() => replica.giveBack())
+  Object.assign(replica.settings, options.settings)
   const identity = {volumeName: options.volumeName, instanceName: options.instanceName, role: 'replica' as const}
-  undo.add(await RpcServer.start({listen: {...listen, port: listen.port + 2}, services: [syncAgentService(replica)], identity, log}))
+  if (options.syncAgent !== false) {
+    undo.add(await RpcServer.start({listen: {...listen, port: listen.port + 2}, services: [syncAgentService(replica)], identity, log}))
+  }
   const health = new Health()
   undo.add(await RpcServer.start({listen, services: [replicaService(replica), health.service], identity, log}))
   health.set('SERVING')

@@ -8,6 +8,8 @@ import {layerFileOf, snapshotFile} from './layer-names.js'
 import type {Membership, ReplicaRecord} from './membership.js'
 import {toJoinRequest, toLayers, toRebuildRequest} from './rebuild/rebuild-messages.js'
 import type {Replica} from './replica.js'
+import {maintenanceHandlers} from './replica-maintenance.js'
+import {snapshotUsage, type ReplicaSettings} from './replica-settings.js'
 import type {ReplicaVolume} from './replica-volume.js'
 import type {SnapshotSpec} from './snapshot.js'
 
@@ -18,6 +20,7 @@ const MOST_SNAPSHOTS = 65_000
 export function replicaService(replica: Replica): Service {
   const answer = async (): Promise<ReplicaResponse> => ({replica: await describe(replica)})
   return provide(ReplicaServiceDefinition, {
+    ...maintenanceHandlers(replica, answer),
     async replicaGet() {
       return answer()
     },
@@ -97,15 +100,15 @@ function toLayerFile(name: string, what: string): string {
 async function describe(replica: Replica): Promise<ReplicaMessage> {
   try {
     const {state, directory, volume, record} = await replica.describe()
-    return message(state, directory, volume, record)
+    return message(state, directory, volume, record, replica.settings)
   } catch (error) {
     // A directory that cannot be read is a state as well: the engine is told which replica it cannot use.
     if (!(error instanceof LonghornError) || isKind(error, 'UNSUPPORTED')) throw error
-    return message('error', undefined, undefined, replica.record)
+    return message('error', undefined, undefined, replica.record, replica.settings)
   }
 }
 
-function message(state: string, directory: ReplicaDirectory | undefined, volume: ReplicaVolume | undefined, record: ReplicaRecord | undefined): ReplicaMessage {
+function message(state: string, directory: ReplicaDirectory | undefined, volume: ReplicaVolume | undefined, record: ReplicaRecord | undefined, settings: ReplicaSettings): ReplicaMessage {
   const closed: ReplicaMessage = {
     dirty: directory?.volume.dirty ?? false,
     rebuilding: directory?.volume.rebuilding ?? false,
@@ -122,7 +125,7 @@ function message(state: string, directory: ReplicaDirectory | undefined, volume:
     lastModifyTime: 0n,
     headFileSize: 0n,
     revisionCounterDisabled: directory === undefined || !directory.entries.includes('revision.counter'),
-    unmapMarkDiskChainRemoved: false,
+    unmapMarkDiskChainRemoved: settings.markOnUnmap,
     snapshotCountUsage: 0,
     snapshotSizeUsage: 0n,
     snapshotCountTotal: 0,
@@ -130,30 +133,30 @@ function message(state: string, directory: ReplicaDirectory | undefined, volume:
     replicaId: record?.id ?? '',
     membership: record?.membership && toMembershipMessage(record.membership),
   }
-  return directory === undefined || volume === undefined ? closed : {...closed, ...openFields(directory, volume)}
+  return directory === undefined || volume === undefined ? closed : {...closed, ...openFields(directory, volume, settings)}
 }
 
 function toMembershipMessage({generation, members, lineage}: Membership) {
   return {generation: BigInt(generation), members: [...members], lineage: [...lineage]}
 }
 
-function openFields(directory: ReplicaDirectory, volume: ReplicaVolume): Partial<ReplicaMessage> {
+function openFields(directory: ReplicaDirectory, volume: ReplicaVolume, {snapshotMaxCount}: ReplicaSettings): Partial<ReplicaMessage> {
   const usage = new Map(volume.usage().map(layer => [layer.file, layer]))
   const layers = [...directory.chain, ...directory.others]
   const head = directory.chain.at(-1)!
-  const kept = directory.chain.filter(layer => layer !== head && !layer.meta.removed)
+  const {count, sizeBytes} = snapshotUsage(volume)
   return {
     dirty: volume.meta.dirty,
     // The head first; without the layers that are marked as removed.
     chain: directory.chain.filter(layer => !layer.meta.removed).map(layer => layer.file).reverse(),
     disks: new Map(layers.map(layer => [layer.file, disk(layer, layers, usage.get(layer.file)?.allocatedBytes)])),
-    remainSnapshots: MOST_SNAPSHOTS - layers.length,
+    remainSnapshots: snapshotMaxCount === 0 ? MOST_SNAPSHOTS - layers.length : Math.max(0, snapshotMaxCount - count),
     revisionCounter: BigInt(volume.revision ?? 0),
     revisionCounterDisabled: volume.revision === undefined,
     lastModifyTime: BigInt(Math.round((usage.get(head.file)?.modifiedMs ?? 0) * 1e6)),
     headFileSize: BigInt(usage.get(head.file)?.allocatedBytes ?? 0),
-    snapshotCountUsage: layers.filter(layer => layer !== head && !layer.meta.removed).length,
-    snapshotSizeUsage: kept.reduce((sum, layer) => sum + BigInt(usage.get(layer.file)?.allocatedBytes ?? 0), 0n),
+    snapshotCountUsage: count,
+    snapshotSizeUsage: BigInt(sizeBytes),
     snapshotCountTotal: layers.length,
   }
 }

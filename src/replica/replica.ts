@@ -9,6 +9,7 @@ import {writeLayerMeta} from './layer-meta-file.js'
 import {openReplica} from './open-replica.js'
 import {ReplicaDevice} from './replica-device.js'
 import type {ReplicaVolume} from './replica-volume.js'
+import {deleteReplicaFiles} from './disk-removal.js'
 import {Purge, type Exclusive, type PurgeStatus} from './purge/purge.js'
 import {realDisk} from './disk-steps.js'
 import type {Membership, ReplicaRecord} from './membership.js'
@@ -20,6 +21,7 @@ import {openJoining} from './rebuild/open-joining.js'
 import {Rebuild, type RebuildRequest, type RebuildStatus} from './rebuild/rebuild.js'
 import {RecentChange} from './rebuild/rebuild-pace.js'
 import {RecordKeeper} from './record-keeper.js'
+import {layersToMark, ReplicaSettings} from './replica-settings.js'
 import {revertDirectory} from './revert.js'
 import {expansionSpec, type SnapshotSpec} from './snapshot.js'
 
@@ -63,6 +65,7 @@ export interface Opener {
  */
 export class Replica {
   readonly directory: string
+  readonly settings = new ReplicaSettings()
   readonly #data: DataServer
   readonly #log: Log
   readonly #lock: DirectoryLock
@@ -71,6 +74,8 @@ export class Replica {
   /** Layers that others are reading. */
   #exports = 0
   readonly #record: RecordKeeper
+  /** Layers are being marked because of an unmap. */
+  #marking = false
   #queue: Promise<unknown> = Promise.resolve()
 
   private constructor(directory: string, lock: DirectoryLock, data: DataServer, log: Log) {
@@ -196,8 +201,13 @@ export class Replica {
   prepareSnapshot(spec: SnapshotSpec | undefined): Promise<void> {
     return this.#inTurn(async () => {
       const {volume} = this.#opened()
-      if (spec === undefined) await volume.discardPrepared()
-      else await volume.prepareSnapshot(spec)
+      if (spec === undefined) {
+        await volume.discardPrepared()
+        return
+      }
+      // Here and not when it is taken: an engine would drop a replica that refuses then.
+      if (spec.userCreated) this.settings.checkSnapshot(volume)
+      await volume.prepareSnapshot(spec)
     })
   }
 
@@ -241,15 +251,38 @@ export class Replica {
 
   /** Marks a snapshot (a file name) as removed: a purge gives its space back. One that is not there is success. */
   markRemoved(layer: string): Promise<void> {
+    return this.#inTurn(() => this.#markRemoved(layer))
+  }
+
+  /** Runs a step that changes the layers of the open replica, while nothing else does. CONFLICT when it is not open, BUSY during a purge. */
+  changeLayers<T>(step: (volume: ReplicaVolume) => Promise<T>): Promise<T> {
+    return this.#inTurn(() => {
+      const {volume} = this.#opened()
+      this.#refuseWhileLayersAreUsed()
+      return step(volume)
+    })
+  }
+
+  /** The same with the files of a replica that is closed for that long, to be opened again for the same engine. */
+  changeFiles(step: (directory: string) => Promise<void>): Promise<void> {
     return this.#inTurn(async () => {
-      if (isHeadName(layer)) throw new LonghornError('USAGE', `${layer} is the head of the volume and no snapshot`)
-      const {directory, volume} = await this.describe()
-      const found = [...(directory?.chain ?? []), ...(directory?.others ?? [])].find(one => one.file === layer)
-      if (found === undefined || found.meta.removed) return
-      const meta = {...found.meta, removed: true}
-      await writeLayerMeta(this.directory, layer, meta)
-      volume?.describeLayer(layer, meta)
-      this.#log.info({snapshot: layer}, 'snapshot marked as removed')
+      const {id, strict} = this.#opened()
+      this.#refuseWhileLayersAreUsed()
+      await this.#shut('close')
+      try {
+        await step(this.directory)
+      } finally {
+        await this.#open({session: id, strict})
+      }
+    })
+  }
+
+  /** Removes the files of the replica; others can be created in their place. BUSY while it is open. */
+  delete(): Promise<void> {
+    return this.#inTurn(async () => {
+      if (this.#session !== undefined) throw new LonghornError('BUSY', `the replica in ${this.directory} is open: close it before deleting it`)
+      await deleteReplicaFiles(this.directory)
+      this.#log.warn('deleted')
     })
   }
 
@@ -257,9 +290,7 @@ export class Replica {
   purge(): Promise<void> {
     return this.#inTurn(async () => {
       const session = this.#opened()
-      if (session.rebuild !== undefined) throw new LonghornError('BUSY', `the replica in ${this.directory} is being rebuilt; purge it afterwards`)
-      if (this.#exports > 0) throw new LonghornError('BUSY', `the layers in ${this.directory} are being read to rebuild another replica; purge afterwards`)
-      if (this.#purge?.status.state === 'in_progress') throw new LonghornError('BUSY', `the replica in ${this.directory} is already purging`)
+      this.#refuseWhileLayersAreUsed()
       const exclusive: Exclusive = step =>
         this.#inTurn(async () => {
           if (this.#session?.volume !== session.volume) throw new LonghornError('INTERRUPTED', 'the replica was closed')
@@ -313,7 +344,7 @@ export class Replica {
   }
 
   #serve(opened: Omit<Session, 'device'>): void {
-    const device = new ReplicaDevice(opened.volume, error => this.#ioFailed(error))
+    const device = new ReplicaDevice(opened.volume, error => this.#ioFailed(error), () => this.#unmapped(opened.volume))
     this.#session = {...opened, device}
     this.#data.serve({device, session: opened.id, strict: opened.strict})
   }
@@ -377,6 +408,34 @@ export class Replica {
 
   #ioFailed(error: unknown): void {
     this.#log.error({err: error}, 'a request failed')
+  }
+
+  async #markRemoved(layer: string): Promise<void> {
+    if (isHeadName(layer)) throw new LonghornError('USAGE', `${layer} is the head of the volume and no snapshot`)
+    const {directory, volume} = await this.describe()
+    const found = [...(directory?.chain ?? []), ...(directory?.others ?? [])].find(one => one.file === layer)
+    if (found === undefined || found.meta.removed) return
+    const meta = {...found.meta, removed: true}
+    await writeLayerMeta(this.directory, layer, meta)
+    volume?.describeLayer(layer, meta)
+    this.#log.info({snapshot: layer}, 'snapshot marked as removed')
+  }
+
+  /** Space has been given up in the head. What has to be marked is, soon after: the unmap itself does not wait for it. */
+  #unmapped(volume: ReplicaVolume): void {
+    if (!this.settings.markOnUnmap || this.#marking || layersToMark(volume.directory).length === 0) return
+    this.#marking = true
+    const marked = this.#inTurn(async () => {
+      if (this.#session?.volume !== volume) return
+      for (const layer of layersToMark(volume.directory)) await this.#markRemoved(layer)
+    })
+    marked.catch((error: unknown) => this.#log.warn({err: error}, 'snapshots could not be marked as removed')).finally(() => (this.#marking = false))
+  }
+
+  #refuseWhileLayersAreUsed(): void {
+    if (this.#session?.rebuild !== undefined) throw new LonghornError('BUSY', `the replica in ${this.directory} is being rebuilt`)
+    if (this.#exports > 0) throw new LonghornError('BUSY', `the layers in ${this.directory} are being read to rebuild another replica`)
+    if (this.#purge?.status.state === 'in_progress') throw new LonghornError('BUSY', `the replica in ${this.directory} is already purging`)
   }
 
   /** Runs `step` when the steps before it are done, whatever came of them. */

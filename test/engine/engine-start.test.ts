@@ -72,7 +72,6 @@ t.test('what is wrong with the options is found out first', async t => {
   const names = ['', 'a', 'a/b', '../x', '.hidden', '-rf', 'a b', 'ä', 'x'.repeat(65), 'a\n', 'a\0b']
   for (const volume of names) await refused(t, one, engineOptions(replicas, {volume}), {code: 'LH_USAGE', message: /^invalid volume name/})
   await refused(t, one, engineOptions(replicas, {frontend: 'iscsi'}), {code: 'LH_USAGE', message: /unknown frontend "iscsi": expected socket$/})
-  await refused(t, one, engineOptions([]), {code: 'LH_USAGE', message: /at least one --replica/})
   for (const address of ['', 'nonsense', 'unix:/x.sock', '127.0.0.1:0', '127.0.0.1:65535', 'tcp://127.0.0.1']) {
     await refused(t, one, engineOptions([...replicas, address]), {code: 'LH_USAGE'})
   }

@@ -2,6 +2,7 @@ import {resolve} from 'node:path'
 import {Args, Flags} from '@oclif/core'
 import {BaseCommand} from '../../cli/base-command.js'
 import {parseListen, sizeFlag} from '../../cli/flags.js'
+import {checkReplicaFlags, replicaServerFlags} from '../../cli/upstream/server-flags.js'
 
 export default class Replica extends BaseCommand {
   static override summary = 'Run a replica: one copy of a volume in a directory, served to an engine.'
@@ -27,10 +28,12 @@ The control service listens on --listen, data is served on the port after it, lo
     }),
     'volume-name': Flags.string({description: 'name of the volume; calls that mean another volume are refused'}),
     'replica-instance-name': Flags.string({description: 'name of this instance; calls that mean another one are refused'}),
+    ...replicaServerFlags,
   }
 
   async run(): Promise<never> {
     const {args, flags} = await this.parse(Replica)
+    const ignored = checkReplicaFlags(flags)
     const {becomeDaemon} = await import('../../cli/become-daemon.js')
     return becomeDaemon({
       role: 'replica',
@@ -39,6 +42,13 @@ The control service listens on --listen, data is served on the port after it, lo
       listen: parseListen(flags.listen, '--listen'),
       volumeName: flags['volume-name'],
       instanceName: flags['replica-instance-name'],
+      syncAgent: flags['sync-agent'],
+      settings: {
+        markOnUnmap: flags['unmap-mark-disk-chain-removed'],
+        snapshotMaxCount: flags['snapshot-max-count'],
+        snapshotMaxSizeBytes: flags['snapshot-max-size'] ?? 0,
+      },
+      ignored,
       json: this.jsonEnabled(),
       debug: flags.debug,
     })

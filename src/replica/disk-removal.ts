@@ -1,0 +1,154 @@
+// Changes of the layers that somebody else plans: an engine that prepares a rebuild, or upstream's sync agent. What a
+// replica of ours does by itself about removed snapshots is purge/.
+import {join} from 'node:path'
+import {LonghornError} from '../lib/errors.js'
+import {ATOMIC_JOURNAL} from './atomic-journal.js'
+import {realDisk, type DiskSteps} from './disk-steps.js'
+import {ioFailure} from './io-failure.js'
+import {listDirectory, readReplicaDirectory, type Layer} from './layer-chain.js'
+import {isHeadName, isLayerName, isTemporaryName, REVISION_COUNTER, VOLUME_META} from './layer-names.js'
+import {writeLayerMeta} from './layer-meta-file.js'
+import {Pace} from './purge/copy-data.js'
+import {LayerMerge, removeLayerFiles} from './purge/merge-layers.js'
+import {nextPurgeStep} from './purge/purge-plan.js'
+import type {Replica} from './replica.js'
+import type {ReplicaVolume} from './replica-volume.js'
+import {writeVolumeMeta} from './volume-meta-file.js'
+
+/** A step of upstream's way to remove a layer; the names are upstream's. */
+export interface RemoveAction {
+  readonly action: 'remove' | 'coalesce' | 'replace' | 'prune'
+  readonly source: string
+  readonly target: string
+}
+
+/**
+ * What can be done now about a layer that is marked as removed; nothing for one that is not there, or that several stand on.
+ * USAGE for the head, CONFLICT for a layer that is not marked.
+ */
+export function removeActions(volume: ReplicaVolume, layer: string): RemoveAction[] {
+  checkNoHead(layer)
+  const layers = allLayers(volume)
+  const found = layers.find(({file}) => file === layer)
+  if (found === undefined) return []
+  if (!found.meta.removed) throw new LonghornError('CONFLICT', `${layer} is not marked as removed`)
+  const plan = layers.map(({file, meta}) => ({file, parent: meta.parent, removed: file === layer}))
+  const step = nextPurgeStep(plan, volume.directory.volume.head, new Set())
+  switch (step?.kind) {
+    case undefined:
+      return []
+    case 'remove':
+      return [{action: 'remove', source: layer, target: ''}]
+    case 'merge':
+      return [
+        {action: 'coalesce', source: layer, target: step.upper},
+        {action: 'replace', source: layer, target: step.upper},
+      ]
+    case 'prune':
+      return [{action: 'prune', source: layer, target: volume.directory.volume.head}]
+  }
+}
+
+/**
+ * Removes a layer that nothing stands on. With `force`, and only while the replica is being rebuilt, also one that others
+ * stand on: what it holds is lost to them, and they stand on the one below it from then on. One that is not there is success.
+ * USAGE for the head, CONFLICT when something stands on it, BUSY during a purge.
+ */
+export async function removeDisk(replica: Replica, layer: string, force: boolean): Promise<void> {
+  checkNoHead(layer)
+  const {volume} = await replica.describe()
+  if (volume === undefined) throw notOpen(replica)
+  const above = allLayers(volume).filter(({meta}) => meta.parent === layer)
+  if (above.length === 0) {
+    await replica.changeLayers(async opened => {
+      // Between the look and this turn a branch may have begun there.
+      if (allLayers(opened).some(({meta}) => meta.parent === layer)) throw inUse(layer)
+      await removeLayerFiles(opened.directory.path, layer, opened.disk)
+      opened.forgetLayer(layer)
+    })
+    return
+  }
+  if (!force || !volume.meta.rebuilding) throw inUse(layer)
+  await replica.changeFiles(path => takeOut(path, layer))
+}
+
+/**
+ * Makes two frozen layers one: `target`, which stands on `source` alone, then holds what both did, and `source` is gone. It
+ * does not matter whether the data was brought together before. CONFLICT unless `source` is marked as removed and nothing
+ * else stands on it; NOT_FOUND when there is no such layer; BUSY during a purge.
+ */
+export async function replaceDisk(replica: Replica, target: string, source: string): Promise<void> {
+  checkNoHead(target)
+  checkNoHead(source)
+  await replica.changeLayers(async volume => {
+    const {path} = volume.directory
+    const [lower, upper] = [source, target].map(file => {
+      const layer = allLayers(volume).find(one => one.file === file)
+      if (layer === undefined) throw new LonghornError('NOT_FOUND', `${path} has no layer ${file}`)
+      return layer
+    }) as [Layer, Layer]
+    if (!lower.meta.removed) throw new LonghornError('CONFLICT', `${source} is not marked as removed`)
+    const above = allLayers(volume).filter(({meta}) => meta.parent === source)
+    if (above.length !== 1 || above[0] !== upper) throw new LonghornError('CONFLICT', `${target} is not all that stands on ${source}`)
+    try {
+      const merge = await LayerMerge.plan(path, lower, upper, volume.scanner, volume.disk)
+      await merge.copy(new Pace(1, new AbortController().signal), () => undefined)
+      const meta = await merge.commit()
+      volume.mergeLayers(source, target, meta, await merge.sizeBytes())
+      await merge.removeLower()
+      volume.forgetLayer(source)
+    } catch (error) {
+      throw ioFailure(`replacing ${target} by ${source} in ${path}`, error)
+    }
+  })
+}
+
+/**
+ * Removes the files of a replica. volume.meta goes first, so that what a crash leaves is not taken for a replica; deleting
+ * again removes the rest. Files of others stay.
+ */
+export async function deleteReplicaFiles(path: string, disk: DiskSteps = realDisk): Promise<void> {
+  try {
+    await disk.remove(join(path, VOLUME_META))
+    await disk.syncDirectory(path)
+    for (const file of await listDirectory(path)) if (isOurs(file)) await disk.remove(join(path, file))
+    await disk.syncDirectory(path)
+  } catch (error) {
+    throw ioFailure(`deleting the replica in ${path}`, error)
+  }
+}
+
+/** In a replica that is closed: those that stand on a layer stand on the one below it, and it goes. */
+async function takeOut(path: string, layer: string): Promise<void> {
+  const {volume, chain, others} = await readReplicaDirectory(path)
+  const layers = [...chain, ...others]
+  const found = layers.find(({file}) => file === layer)
+  if (found === undefined) return
+  const {parent} = found.meta
+  for (const above of layers.filter(({meta}) => meta.parent === layer)) {
+    await writeLayerMeta(path, above.file, {...above.meta, parent})
+    if (above.file === volume.head) await writeVolumeMeta(path, {...volume, parent}, realDisk)
+  }
+  await removeLayerFiles(path, layer, realDisk)
+}
+
+function isOurs(file: string): boolean {
+  const layer = file.replace(/\.(meta|checksum)$/, '')
+  return isLayerName(layer) || isTemporaryName(file) || [VOLUME_META, REVISION_COUNTER, ATOMIC_JOURNAL].includes(file)
+}
+
+function allLayers({directory: {chain, others}}: ReplicaVolume): Layer[] {
+  return [...chain, ...others]
+}
+
+function checkNoHead(layer: string): void {
+  if (isHeadName(layer)) throw new LonghornError('USAGE', `${layer} is the head of the volume and no snapshot`)
+}
+
+function inUse(layer: string): LonghornError {
+  return new LonghornError('CONFLICT', `${layer} cannot be removed: another layer stands on it; a purge brings them together`)
+}
+
+function notOpen(replica: Replica): LonghornError {
+  return new LonghornError('CONFLICT', `the replica in ${replica.directory} is not open`)
+}
