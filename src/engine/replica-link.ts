@@ -33,6 +33,7 @@ export class ReplicaLink implements FrameClientOwner {
   readonly canWriteZeroes: boolean
   readonly canTellStatus: boolean
   readonly canWriteAtomically: boolean
+  readonly canRepair: boolean
   readonly #owner: LinkOwner
   readonly #penalty: number
 
@@ -49,6 +50,7 @@ export class ReplicaLink implements FrameClientOwner {
     this.canWriteDurably = features.includes(FEATURE.FUA)
     this.canWriteZeroes = features.includes(FEATURE.WRITE_ZEROES)
     this.canWriteAtomically = features.includes(FEATURE.WRITE_ATOMIC)
+    this.canRepair = features.includes(FEATURE.REPAIR)
     this.canTellStatus = features.includes(FEATURE.BLOCK_STATUS)
     this.#owner = owner
     this.#penalty = isLocalHost(connection.host) ? 0 : REMOTE_PENALTY_BYTES

@@ -30,6 +30,11 @@ export const FRAME = {
   BLOCK_STATUS: 0x104,
   /** A WRITE of at most 128 KiB of which a crash or power cut leaves all or nothing; answered when it survives one. */
   WRITE_ATOMIC: 0x105,
+  /**
+   * Good data, of whole blocks and at most 128 KiB, for a range that could not be read here. Nobody writes to it meanwhile. Blocks that the
+   * head holds are rewritten and read back. The answer's payload is a u32: the bytes that a frozen layer holds, which stay as they are.
+   */
+  REPAIR: 0x110,
 } as const
 
 /** Features a replica may list, each with the frame types that it stands for. */
@@ -42,6 +47,9 @@ export const FEATURE = {
   WRITE_ATOMIC: 'write-atomic',
   /** ReplicaSnapshotPrepare, and a ReplicaSnapshot that is durable with the next FLUSH only. */
   SNAPSHOT_PREPARE: 'snapshot-prepare',
+  REPAIR: 'repair',
+  /** LayerDigests and the other calls of SyncAgentService that compare and heal frozen layers. */
+  SCRUB: 'scrub',
 } as const
 
 /** What this program's replicas can do. */
@@ -49,6 +57,9 @@ export const ALL_FEATURES: readonly string[] = Object.values(FEATURE)
 
 /** Longest text that a reader takes from an ERROR frame; the rest is skipped. */
 export const MAX_ERROR_TEXT_BYTES = 4096
+
+/** Bytes of the payload of the answer to a REPAIR. */
+export const REPAIR_ANSWER_BYTES = 4
 
 /** Bytes per extent in a BLOCK_STATUS answer, and the most extents in one. */
 export const EXTENT_BYTES = 8

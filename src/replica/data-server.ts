@@ -92,4 +92,9 @@ class ServedDevice implements BlockDevice {
     if (this.device === undefined) throw new LonghornError('CONFLICT', 'the replica is closed')
     return this.device.blockStatus(offset, length)
   }
+
+  async repair(data: Buffer, offset: number): Promise<number> {
+    if (this.device?.repair === undefined) throw new LonghornError('CONFLICT', 'the replica is closed')
+    return this.device.repair(data, offset)
+  }
 }

@@ -54,6 +54,15 @@ export class ReplicaDevice implements BlockDevice {
     return extents
   }
 
+  async repair(data: Buffer, offset: number): Promise<number> {
+    try {
+      return await this.#volume.repair(data, offset)
+    } catch (error) {
+      this.#onError(error)
+      throw error
+    }
+  }
+
   #read(io: Io): void {
     const slab = this.#readSlab(io.length)
     const start = this.#used
