@@ -17,6 +17,8 @@ export async function finish(argv: readonly string[], command: Promise<unknown>)
   let exitCode = 0
   try {
     await command
+    // A command that did its work and has bad news.
+    exitCode = Number(process.exitCode ?? 0)
   } catch (error) {
     exitCode = printFailure(error, {format: await formatForErrors(argv), debug: wantsDebug(argv)})
   }

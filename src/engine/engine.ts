@@ -7,6 +7,7 @@ import {closeFd} from '../lib/net/socket-calls.js'
 import type {Frontend, FrontendKind, IscsiSettings} from './frontends/frontend.js'
 import {chooseReplicas, type Candidate} from './replica-choice.js'
 import {parseReplicaAddress, ReplicaControl} from './replica-control.js'
+import {Scrub} from './scrub/scrub.js'
 import {ReplicaLink, type ReplicaMode} from './replica-link.js'
 import {expandVolume, revertVolume, takeSnapshot, type Members} from './snapshots.js'
 import {MOST_REPLICAS, Volume} from './volume.js'
@@ -42,6 +43,7 @@ const DRAIN_MS = 5000
 /** One volume being served: its replicas, the replicator over them, and at most one frontend. */
 export class Engine {
   readonly volume: Volume
+  readonly scrub: Scrub
   readonly #options: EngineOptions
   readonly #controls = new Map<string, ReplicaControl>()
   /** Replicas that were given and could not be used. */
@@ -55,6 +57,8 @@ export class Engine {
     this.volume = volume
     this.#controls = new Map(controls)
     this.#rejected = rejected
+    this.scrub = new Scrub({volume, layersOf: link => this.#controls.get(link.address)!.frozenLayers(), log: options.log})
+    volume.repairs.onFrozen = (link, offset, length) => this.scrub.wanted(link, offset, length)
   }
 
   /**
@@ -192,6 +196,7 @@ export class Engine {
   async #close(): Promise<void> {
     const failures: unknown[] = []
     await this.stopFrontend().catch((error: unknown) => failures.push(error))
+    await this.scrub.close()
     await Promise.race([this.volume.drained(), delay(DRAIN_MS)])
     const open = this.volume.replicas.filter(link => link.mode !== 'ERR').map(link => this.#controls.get(link.address)!)
     this.volume.close()

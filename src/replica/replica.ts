@@ -1,4 +1,6 @@
 import {isKind, LonghornError} from '../lib/errors.js'
+import {SnapshotHasher} from './hash/snapshot-hasher.js'
+import {LayerScrubber} from './scrub/layer-scrubber.js'
 import type {Log} from '../lib/log.js'
 import {createReplica, makeReplicaDirectory} from './create-replica.js'
 import type {DataServer} from './data-server.js'
@@ -39,6 +41,8 @@ interface Session {
  */
 export class Replica {
   readonly directory: string
+  readonly hasher: SnapshotHasher
+  readonly scrubber: LayerScrubber
   readonly #data: DataServer
   readonly #log: Log
   readonly #lock: DirectoryLock
@@ -51,6 +55,8 @@ export class Replica {
     this.#lock = lock
     this.#data = data
     this.#log = log
+    this.hasher = new SnapshotHasher(directory, log)
+    this.scrubber = new LayerScrubber(this)
   }
 
   /**
@@ -176,8 +182,18 @@ export class Replica {
           if (this.#session?.volume !== session.volume) throw new LonghornError('INTERRUPTED', 'the replica was closed')
           return step()
         })
+      await this.scrubber.settled()
       this.#purge = Purge.start(session.volume, exclusive, this.#log)
     })
+  }
+
+  get isPurging(): boolean {
+    return this.#purge?.status.state === 'in_progress'
+  }
+
+  /** The volume while it is open. Throws CONFLICT. */
+  get openVolume(): ReplicaVolume {
+    return this.#opened().volume
   }
 
   /** Of the last purge since the process began. */
@@ -197,6 +213,8 @@ export class Replica {
     try {
       await this.close()
       await this.#purge?.ended()
+      await this.hasher.close()
+      await this.scrubber.settled()
     } finally {
       this.#lock.close()
     }

@@ -14,7 +14,17 @@ import {MESSAGES, METHODS} from './support/messages.js'
 import {parseFields, sample, varint} from './support/wire.js'
 
 /** Methods that upstream does not have; it never calls them. */
-const OURS = new Set(['ReplicaSnapshotPrepare ReplicaSnapshotRequest ReplicaResponse'])
+const OURS = new Set([
+  'ReplicaSnapshotPrepare ReplicaSnapshotRequest ReplicaResponse',
+  'VolumeScrub Empty Empty',
+  'VolumeScrubStatus Empty VolumeScrubStatusResponse',
+  'VolumeScrubCancel Empty Empty',
+  'LayerDigests LayerDigestsRequest LayerDigestsResponse',
+  'LayerBlocks LayerBlocksRequest LayerBlocksResponse',
+  'LayerRead LayerReadRequest LayerReadResponse',
+  'LayerHeal LayerHealRequest Empty',
+  'LayerVerify LayerVerifyRequest LayerVerifyResponse',
+])
 
 const PROTO_FOLDER = fileURLToPath(new URL('../../src/protocol/proto/', import.meta.url))
 const generated = {...common, ...controller, ...replica, ...syncAgent} as unknown as Readonly<Record<string, Codec<object>>>
