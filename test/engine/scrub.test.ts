@@ -1,5 +1,5 @@
 // Replicas whose files somebody has damaged under them.
-import {closeSync, openSync, readFileSync, readSync, writeSync} from 'node:fs'
+import {closeSync, openSync, readFileSync, readSync, statSync, writeSync} from 'node:fs'
 import {join} from 'node:path'
 import t, {type Test} from 'tap'
 import {judge, type BlockCopy} from '../../src/engine/scrub/verdict.js'
@@ -12,7 +12,6 @@ import {read, write} from '../support/request.js'
 import {shortDir} from '../support/short-dir.js'
 import {until} from '../support/until.js'
 import {engineOptions, runEngine, runReplicas, type RunningReplica} from './support/running.js'
-import {statSync} from 'node:fs'
 
 const BLOCK = 4096
 const pattern = new Pattern()
@@ -137,6 +136,27 @@ t.test('while the volume is written to, and snapshots are taken', async t => {
   await rpc.volumeSnapshot({name: 'end'})
   t.match(await scrub(rpc), {state: 'complete', found: 0n, layers: 7n})
   t.ok(volume.replicas.every(({mode}) => mode === 'RW'))
+})
+
+t.test('a range that a read found to be bad is healed in the snapshots', async t => {
+  const {replicas, engine, rpc, volume} = await rig(t, 3)
+  damage(replicas[1]!, 'a', 2)
+  volume.repairs.onFrozen(volume.replicas[1]!, 2 * BLOCK, BLOCK)
+  await until(() => blockOf(replicas[1]!, 'a', 2).equals(pattern.at(2 * BLOCK, BLOCK)), 'it is healed')
+  damage(replicas[1]!, 'a', 2)
+  for (let count = 0; count < 1000; count++) engine.scrub.wanted(volume.replicas[1]!, 2 * BLOCK, BLOCK)
+  t.match(await scrub(rpc), {found: 1n, healed: 1n}, 'what is read again and again is not tried each time')
+})
+
+t.test('cancelled, and then again', async t => {
+  const {replicas, rpc} = await rig(t, 3)
+  damage(replicas[1]!, 'a', 2)
+  await rpc.volumeScrub({})
+  await t.rejects(rpc.volumeScrub({}), {code: 'LH_BUSY'})
+  await rpc.volumeScrubCancel({})
+  await until(async () => (await rpc.volumeScrubStatus({})).state !== 'in_progress', 'it has ended')
+  t.match(await scrub(rpc), {state: 'complete'})
+  t.same(blockOf(replicas[1]!, 'a', 2), pattern.at(2 * BLOCK, BLOCK))
 })
 
 t.test('what is refused', async t => {
