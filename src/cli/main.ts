@@ -21,6 +21,8 @@ export async function finish(argv: readonly string[], command: Promise<unknown>,
   let exitCode = 0
   try {
     await command
+    // A command that did its work and has bad news.
+    exitCode = Number(process.exitCode ?? 0)
   } catch (error) {
     const code = printFailure(error, {format: upstream ? 'text' : await formatForErrors(argv), debug: wantsDebug(argv)})
     exitCode = upstream ? upstreamExitCode(code) : code

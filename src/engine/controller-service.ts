@@ -51,6 +51,25 @@ export function controllerService(engine: Engine): Service {
       if (found === undefined) throw new LonghornError('NOT_FOUND', `this volume has no replica ${JSON.stringify(address.slice(0, 256))}`)
       return controllerReplica(found)
     },
+    async volumeScrub() {
+      await engine.scrub.start()
+      return {}
+    },
+    async volumeScrubStatus() {
+      const {found, healed, layers, findings, ...status} = engine.scrub.status
+      return {
+        ...status,
+        findings: findings.map(({offset, length, ...finding}) => ({...finding, offset: BigInt(offset), length: BigInt(length)})),
+        found: BigInt(found),
+        healed: BigInt(healed),
+        layers: BigInt(layers),
+        readRepairs: BigInt(engine.volume.repairs.counts.repaired),
+      }
+    },
+    async volumeScrubCancel() {
+      engine.scrub.cancel()
+      return {}
+    },
     async versionDetailGet() {
       return {version: describeVersion()}
     },

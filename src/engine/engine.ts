@@ -10,6 +10,7 @@ import {Rebuild, type RebuildInfo, type RebuildOptions} from './rebuild.js'
 import {chooseReplicas, type Candidate, type Choice} from './replica-choice.js'
 import {parseReplicaAddress, ReplicaControl} from './replica-control.js'
 import type {ReplicaLink, ReplicaMode} from './replica-link.js'
+import {Scrub} from './scrub/scrub.js'
 import {expandVolume, revertVolume, takeSnapshot, type Members} from './snapshots.js'
 import {MOST_REPLICAS, Volume} from './volume.js'
 import {checkRoomForSnapshot, defaultSettings, pushSettings, setSnapshotMaxCount, setSnapshotMaxSize, setUnmapMark, type VolumeSettings} from './volume-settings.js'
@@ -53,6 +54,7 @@ const DRAIN_MS = 5000
 export class Engine {
   readonly volume: Volume
   readonly settings: VolumeSettings
+  readonly scrub: Scrub
   readonly #options: EngineOptions
   readonly #controls = new Map<string, ReplicaControl>()
   /** Replicas that were given and could not be used. */
@@ -74,6 +76,8 @@ export class Engine {
     this.#session = session
     this.#memberLog = new MemberLog(volume, session, link => this.#control(link), options.log, choice.membership)
     volume.recordMembers = () => this.#memberLog.record()
+    this.scrub = new Scrub({volume, layersOf: link => this.#control(link).frozenLayers(), log: options.log})
+    volume.repairs.onFrozen = (link, offset, length) => this.scrub.wanted(link, offset, length)
   }
 
   /**
@@ -345,6 +349,7 @@ export class Engine {
     const failures: unknown[] = []
     for (const rebuild of this.#rebuilds.values()) rebuild.stop()
     await this.stopFrontend().catch((error: unknown) => failures.push(error))
+    await this.scrub.close()
     await Promise.race([this.volume.drained(), delay(DRAIN_MS)])
     const open = this.volume.replicas.filter(link => link.mode !== 'ERR').map(link => this.#controls.get(link.address)!)
     this.volume.close()

@@ -99,6 +99,12 @@ export class ReplicaControl {
     await this.#rpc.replicaSnapshot(snapshotMessage(request), {timeoutMs: COMMIT_TIMEOUT_MS})
   }
 
+  /** File names of its frozen layers. */
+  async frozenLayers(): Promise<string[]> {
+    const {replica} = await this.#rpc.replicaGet()
+    return [...(replica?.disks.keys() ?? [])].filter(file => file.startsWith('volume-snap-'))
+  }
+
   /** Makes the volume larger, on a replica that cannot prepare it. */
   async expand(sizeBytes: number): Promise<void> {
     await this.#rpc.replicaExpand({size: BigInt(sizeBytes)}, {timeoutMs: COMMIT_TIMEOUT_MS})

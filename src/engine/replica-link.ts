@@ -39,6 +39,7 @@ export class ReplicaLink implements FrameClientOwner {
   readonly canWriteAtomically: boolean
   readonly canRecordMembers: boolean
   readonly canRebuild: boolean
+  readonly canRepair: boolean
   readonly #owner: LinkOwner
   readonly #penalty: number
 
@@ -57,6 +58,7 @@ export class ReplicaLink implements FrameClientOwner {
     this.canWriteAtomically = features.includes(FEATURE.WRITE_ATOMIC)
     this.canRecordMembers = features.includes(FEATURE.MEMBERS)
     this.canRebuild = features.includes(FEATURE.REBUILD)
+    this.canRepair = features.includes(FEATURE.REPAIR)
     this.canTellStatus = features.includes(FEATURE.BLOCK_STATUS)
     this.name = address
     this.#owner = owner

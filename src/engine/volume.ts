@@ -6,6 +6,9 @@ import {ERRNO, inRange, OP, type BlockDevice, type Extent, type Io} from '../pro
 import {FRAME} from '../protocol/frame.js'
 import {askBlockStatus, StatusIo} from './block-status.js'
 import {Metrics} from './metrics.js'
+import {ChangeGate, type HeldChange} from './change-gate.js'
+import {DirectIo} from './direct-io.js'
+import {ReadRepair} from './read-repair.js'
 import type {LinkOwner, ReplicaLink} from './replica-link.js'
 import {ChangedRegions, type RegionSet} from './changed-regions.js'
 import {writeZeroesByHand} from './zero-writer.js'
@@ -28,12 +31,6 @@ export interface VolumeOptions {
   readonly log: Log
 }
 
-interface Held {
-  readonly io: Io
-  readonly slab: Slab | undefined
-  readonly start: number
-}
-
 /**
  * The replicator: one volume over its replicas. A write goes to all usable replicas at once and is finished when each
  * has answered or has been dropped; a read goes to one. Replicas get all writes over one ordered connection and in the same
@@ -50,7 +47,10 @@ export class Volume implements BlockDevice, LinkOwner {
   #sizeBytes: number
   #inFlight = 0
   /** What came while the volume stands still; undefined while it does not. */
-  #held: Held[] | undefined
+  #held: HeldChange[] | undefined
+  readonly #changes = new ChangeGate()
+  /** Of what one replica could not read and another could. */
+  readonly repairs: ReadRepair
   readonly #idle: (() => void)[] = []
   /** Changes that are done on all replicas and not acknowledged yet: the members are being recorded. Undefined while they are not. */
   #unacknowledged: Io[] | undefined
@@ -72,6 +72,7 @@ export class Volume implements BlockDevice, LinkOwner {
     this.#options = options
     this.#sizeBytes = options.sizeBytes
     this.#changed = new ChangedRegions(options.sizeBytes)
+    this.repairs = new ReadRepair(this.#repairHost(), options.log)
     this.#timer = setInterval(() => this.#sweep(), SWEEP_MS)
     this.#timer.unref()
   }
@@ -140,7 +141,7 @@ export class Volume implements BlockDevice, LinkOwner {
 
   submit(io: Io, slab?: Slab, start = 0): void {
     if (this.#held === undefined) {
-      this.#start(io, slab, start)
+      this.#begin(io, slab, start)
       return
     }
     slab?.retain()
@@ -162,10 +163,16 @@ export class Volume implements BlockDevice, LinkOwner {
     const held = this.#held ?? []
     this.#held = undefined
     for (const {io, slab, start} of held) {
-      this.#start(io, slab, start)
+      this.#begin(io, slab, start)
       // A frame that goes out at the end of this turn still points into it.
       if (slab !== undefined) reactor.releaseAfterFlush(slab)
     }
+    this.repairs.goOn()
+  }
+
+  #begin(io: Io, slab: Slab | undefined, start: number): void {
+    this.#inFlight++
+    if (this.#changes.admit(io, slab, start)) this.#start(io, slab, start)
   }
 
   #start(io: Io, slab: Slab | undefined, start: number): void {
@@ -176,7 +183,6 @@ export class Volume implements BlockDevice, LinkOwner {
     io.flushing = false
     io.countsFlush = false
     io.startedAt = reactor.time()
-    this.#inFlight++
     if (!inRange(io.offset, io.length, this.#sizeBytes)) {
       this.#done(io, ERRNO.EINVAL)
       return
@@ -197,6 +203,8 @@ export class Volume implements BlockDevice, LinkOwner {
         return
       case OP.BLOCK_STATUS:
         throw new Error('block status is asked with blockStatus()')
+      case OP.DIRECT:
+        throw new Error('a question for one replica goes to its link')
     }
   }
 
@@ -229,7 +237,7 @@ export class Volume implements BlockDevice, LinkOwner {
 
   /** Takes a replica out of use: its connection ends, and what it has not answered counts as failed there. */
   fail(link: ReplicaLink, reason: Error): void {
-    if (link.mode === 'ERR') return
+    if (link.mode === 'ERR' || this.#closed) return
     const {mode} = link
     link.mode = 'ERR'
     link.failure = reason
@@ -251,8 +259,9 @@ export class Volume implements BlockDevice, LinkOwner {
       this.#readReplied(link, io, error, text, slab, start, length)
       return
     }
-    if (io instanceof StatusIo) {
-      if (error === 0) io.onExtents(slab!, start, length)
+    if (io.op >= OP.BLOCK_STATUS) {
+      if (io instanceof DirectIo) io.onAnswer(error, text, slab, start, length)
+      else if (io instanceof StatusIo && error === 0) io.onExtents(slab!, start, length)
       else io.onDone(error)
       return
     }
@@ -273,6 +282,8 @@ export class Volume implements BlockDevice, LinkOwner {
       if (io.op === OP.READ) {
         io.failed |= link.bit
         this.#readAgain(io)
+      } else if (io instanceof DirectIo) {
+        io.onLost(reason)
       } else if (io instanceof StatusIo) {
         io.onDone(ERRNO.EIO)
       } else {
@@ -303,6 +314,8 @@ export class Volume implements BlockDevice, LinkOwner {
       error = ERRNO.EIO
     }
     if (error === 0) {
+      const {failed} = io
+      if (failed !== 0) this.repairs.wanted(io, this.#readers.filter(({bit}) => (failed & bit) !== 0))
       io.onData(slab!, start)
       this.#done(io, 0)
       return
@@ -364,7 +377,11 @@ export class Volume implements BlockDevice, LinkOwner {
       this.#done(io, ERRNO.EINVAL)
     } else if (io.op === OP.WRITE_ZEROES && this.#writers.some(link => !link.canWriteZeroes)) {
       // Its writes are part of a request that has begun: a barrier waits for them.
-      writeZeroesByHand((part, slab) => this.#start(part, slab, 0), io, error => this.#wiped(io, error))
+      const write = (part: Io, slab: Slab): void => {
+        this.#inFlight++
+        this.#start(part, slab, 0)
+      }
+      writeZeroesByHand(write, io, error => this.#wiped(io, error))
     } else {
       const type = io.op === OP.DISCARD ? FRAME.UNMAP : io.noUnmap ? FRAME.WRITE_ZEROES_ALLOCATED : FRAME.WRITE_ZEROES
       this.#changed.changed(io.offset, io.length)
@@ -426,11 +443,41 @@ export class Volume implements BlockDevice, LinkOwner {
       this.#unacknowledged.push(io)
       return
     }
+    this.#changes.ended(io)
     this.#inFlight--
     if (error === 0 && (io.op === OP.READ || io.op === OP.WRITE)) this.metrics.count(io, reactor.time())
     io.onDone(error)
-    if (this.#inFlight === 0 && this.#idle.length > 0) {
-      for (const resolve of this.#idle.splice(0)) resolve()
+    this.#wakeIfIdle()
+  }
+
+  #wakeIfIdle(): void {
+    if (this.#inFlight > 0 || this.#idle.length === 0) return
+    for (const resolve of this.#idle.splice(0)) resolve()
+  }
+
+  #repairHost() {
+    const volume = this
+    return {
+      changes: this.#changes,
+      get sizeBytes() {
+        return volume.#sizeBytes
+      },
+      get standsStill() {
+        return volume.#held !== undefined
+      },
+      get readers() {
+        return volume.#readers
+      },
+      entered: () => void this.#inFlight++,
+      left: (changes: readonly HeldChange[]) => {
+        for (const {io, slab, start} of changes) {
+          this.#start(io, slab, start)
+          if (slab !== undefined) reactor.releaseAfterFlush(slab)
+        }
+        this.#inFlight--
+        this.#wakeIfIdle()
+      },
+      fail: (link: ReplicaLink, reason: Error) => this.fail(link, reason),
     }
   }
 

@@ -2,7 +2,7 @@ import {constants} from 'node:os'
 import type {Slab} from '../lib/net/slab.js'
 
 /** What can be asked of a block device. */
-export const OP = {READ: 0, WRITE: 1, FLUSH: 2, DISCARD: 3, WRITE_ZEROES: 4, /** Inside the engine only. */ BLOCK_STATUS: 5} as const
+export const OP = {READ: 0, WRITE: 1, FLUSH: 2, DISCARD: 3, WRITE_ZEROES: 4, /** Inside the engine only. */ BLOCK_STATUS: 5, /** The same. */ DIRECT: 6} as const
 export type Op = (typeof OP)[keyof typeof OP]
 
 /** The most bytes one READ or WRITE may move. Larger requests are cut by whoever serves them, as their bytes arrive. */
@@ -51,6 +51,8 @@ export abstract class Io {
   countsFlush = false
   /** When it was submitted, on the reactor's clock. */
   startedAt = 0
+  /** Which generation of changes it is one of; 0 for none. */
+  generation = 0
 
   /**
    * The data of a READ: `length` bytes of the slab from `start`. They stay as they are until the end of this turn of
@@ -92,6 +94,12 @@ export interface BlockDevice {
 
   /** What tells the content of a range from any other, where there is such a thing; see FRAME.DIGEST. Throws LonghornError. */
   readonly digest?: ((offset: number, length: number) => Promise<Buffer>) | undefined
+  /**
+   * Replicas only: good data for whole blocks (the last one may be cut short by the end of the device) that could not be read here, of at most MAX_IO_BYTES, which belong to the device until
+   * it is done. Nobody else changes that range meanwhile. Resolves to the bytes that were left as they are because a frozen
+   * layer holds them; everything else has been rewritten, durably, and can be read. Throws LonghornError.
+   */
+  repair?(data: Buffer, offset: number): Promise<number>
 }
 
 /** True when [offset, offset + length) lies inside a device of `sizeBytes`. */

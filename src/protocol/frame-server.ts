@@ -1,5 +1,5 @@
 // The answering side of the data protocol: one connection of an engine to a replica, or of an initiator to the `socket` frontend.
-import {LonghornError, messageOf} from '../lib/errors.js'
+import {isKind, LonghornError, messageOf} from '../lib/errors.js'
 import {ByteStream, type StreamHandler} from '../lib/net/byte-stream.js'
 import {Slab, SLAB_BYTES, SlabPool} from '../lib/net/slab.js'
 import {ERRNO, inRange, Io, MAX_IO_BYTES, OP, type BlockDevice, type Extent, type Op} from './block-device.js'
@@ -14,6 +14,7 @@ import {
   MAX_DIGEST_RANGE,
   MAX_EXTENTS,
   MAX_HELLO_BYTES,
+  REPAIR_ANSWER_BYTES,
   writeFrameHeader,
 } from './frame.js'
 
@@ -155,12 +156,13 @@ export class FrameServerConnection implements StreamHandler {
     io.sequence = input.readUInt32LE(start + 2)
     io.type = type
     io.frameOffset = frameOffset(input, start)
-    io.frameSize = type === FRAME.WRITE || type === FRAME.WRITE_DURABLE || type === FRAME.WRITE_ATOMIC ? payload : input.readUInt32LE(start + 18)
+    io.frameSize = type === FRAME.WRITE || type === FRAME.WRITE_DURABLE || isWhole(type) ? payload : input.readUInt32LE(start + 18)
     stream.start += FRAME_HEADER_BYTES
     switch (type) {
       case FRAME.WRITE:
       case FRAME.WRITE_DURABLE:
       case FRAME.WRITE_ATOMIC:
+      case FRAME.REPAIR:
         this.#startWrite(io)
         return
       case FRAME.READ:
@@ -278,7 +280,7 @@ export class FrameServerConnection implements StreamHandler {
 
   #startWrite(io: FrameIo): void {
     io.pieces = 1
-    const tooLong = io.type === FRAME.WRITE_ATOMIC && io.frameSize > MAX_IO_BYTES
+    const tooLong = isWhole(io.type) && io.frameSize > MAX_IO_BYTES
     if (tooLong || !inRange(io.frameOffset, io.frameSize, this.#device.sizeBytes)) {
       this.#skip = io.frameSize
       this.#finish(io, ERRNO.EINVAL)
@@ -293,13 +295,17 @@ export class FrameServerConnection implements StreamHandler {
   #takePayload(stream: ByteStream, io: FrameIo): boolean {
     const left = this.#writeLeft
     const available = stream.available
-    if (available < left && (available < LEAST_PIECE_BYTES || io.type === FRAME.WRITE_ATOMIC)) return false
+    if (available < left && (available < LEAST_PIECE_BYTES || isWhole(io.type))) return false
     const offset = io.frameOffset + io.frameSize - left
     const start = stream.start
     if (left === io.frameSize && left <= MAX_IO_BYTES && available >= left) {
       // All of it, in one piece: the usual case.
       this.#writing = undefined
       stream.start += left
+      if (io.type === FRAME.REPAIR) {
+        this.#repair(io, stream.slab, start)
+        return true
+      }
       io.op = OP.WRITE
       io.offset = offset
       io.length = left
@@ -397,6 +403,35 @@ export class FrameServerConnection implements StreamHandler {
     )
   }
 
+  #repair(io: FrameIo, slab: Slab, start: number): void {
+    if (this.#device.repair === undefined) {
+      this.#finish(io, ERRNO.EINVAL)
+      return
+    }
+    slab.retain()
+    this.#bytesInFlight += io.frameSize
+    const finish = (answer: () => void): void => {
+      slab.release()
+      this.#bytesInFlight -= io.frameSize
+      answer()
+      if (this.stream.paused && !this.stream.closed && !this.#isFull()) this.stream.resume()
+    }
+    this.#device.repair(slab.buffer.subarray(start, start + io.frameSize), io.frameOffset).then(
+      left => finish(() => this.#sendRepaired(io, left)),
+      (error: unknown) => finish(() => this.#finish(io, isKind(error, 'NO_SPACE') ? ERRNO.ENOSPC : ERRNO.EIO)),
+    )
+  }
+
+  #sendRepaired(io: FrameIo, left: number): void {
+    if (!this.stream.closed) {
+      this.#reply(io, FRAME.RESPONSE, io.frameSize, REPAIR_ANSWER_BYTES)
+      const {output} = this.stream
+      output.reserve(REPAIR_ANSWER_BYTES).buffer.writeUInt32LE(left, output.reservedAt)
+      output.commit(REPAIR_ANSWER_BYTES)
+    }
+    this.#recycle(io)
+  }
+
   #sendExtents(io: FrameIo, extents: readonly Extent[]): void {
     if (!this.stream.closed) {
       const payload = extents.length * EXTENT_BYTES
@@ -475,6 +510,11 @@ export class FrameServerConnection implements StreamHandler {
     io.continued = false
     this.#free.push(io)
   }
+}
+
+/** Types whose payload is taken as one piece, or refused. */
+function isWhole(type: number): boolean {
+  return type === FRAME.WRITE_ATOMIC || type === FRAME.REPAIR
 }
 
 /** For buffers of a size of their own: nothing is kept. */

@@ -34,6 +34,11 @@ export const FRAME = {
   HELLO: 0x106,
   /** The SHA-256 of `size` bytes of a layer and of where in them it has data; 32 bytes. Only after a HELLO for a layer. */
   DIGEST: 0x107,
+  /**
+   * Good data, of whole blocks and at most 128 KiB, for a range that could not be read here. Nobody writes to it meanwhile. Blocks that the
+   * head holds are rewritten and read back. The answer's payload is a u32: the bytes that a frozen layer holds, which stay as they are.
+   */
+  REPAIR: 0x110,
 } as const
 
 /** Features a replica may list, each with the frame types that it stands for. */
@@ -52,6 +57,9 @@ export const FEATURE = {
   MEMBERS: 'members',
   /** ReplicaJoin and what follows, DIGEST: it can be rebuilt from others and others from it. */
   REBUILD: 'rebuild',
+  REPAIR: 'repair',
+  /** LayerDigests and the other calls of SyncAgentService that compare and heal frozen layers. */
+  SCRUB: 'scrub',
 } as const
 
 /** What this program's replicas can do. */
@@ -59,6 +67,9 @@ export const ALL_FEATURES: readonly string[] = Object.values(FEATURE)
 
 /** Longest text that a reader takes from an ERROR frame; the rest is skipped. */
 export const MAX_ERROR_TEXT_BYTES = 4096
+
+/** Bytes of the payload of the answer to a REPAIR. */
+export const REPAIR_ANSWER_BYTES = 4
 
 /** Bytes per extent in a BLOCK_STATUS answer, and the most extents in one. */
 export const EXTENT_BYTES = 8

@@ -132,4 +132,10 @@ class ServedDevice implements BlockDevice {
     if (device === undefined) throw new LonghornError('CONFLICT', 'the replica is closed')
     return device.blockStatus(offset, length)
   }
+
+  async repair(data: Buffer, offset: number): Promise<number> {
+    const device = this.find()
+    if (device?.repair === undefined) throw new LonghornError('CONFLICT', 'the replica is closed')
+    return device.repair(data, offset)
+  }
 }

@@ -58,6 +58,15 @@ export class ReplicaDevice implements BlockDevice {
     return extents
   }
 
+  async repair(data: Buffer, offset: number): Promise<number> {
+    try {
+      return await this.#volume.repair(data, offset)
+    } catch (error) {
+      this.#onError(error)
+      throw error
+    }
+  }
+
   #write(io: Io, slab: Slab, start: number): void {
     const later = io.atomic
       ? this.#volume.writeAtomic(slab.buffer.subarray(start, start + io.length), io.offset)

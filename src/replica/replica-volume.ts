@@ -8,6 +8,7 @@ import type {DiskSteps} from './disk-steps.js'
 import {Flusher} from './flusher.js'
 import {Gate} from './gate.js'
 import {checkRange, endBlock, firstBlock} from './head-context.js'
+import {HeadRepairer} from './head-repairer.js'
 import {HeadWriter} from './head-writer.js'
 import {HeadZeroer} from './head-zeroer.js'
 import type {Layer, ReplicaDirectory} from './layer-chain.js'
@@ -62,6 +63,7 @@ export class ReplicaVolume implements AsyncDisposable {
   readonly #reader: LayerReader
   readonly #writer: HeadWriter
   readonly #zeroer: HeadZeroer
+  readonly #repairer: HeadRepairer
   #meta: VolumeMeta
   #closing: Promise<void> | undefined
   #prepared: PreparedSnapshot | undefined
@@ -88,6 +90,7 @@ export class ReplicaVolume implements AsyncDisposable {
     const context = {stack, counter, reader: this.#reader, locks: this.#locks, flusher: this.#flusher, gate: this.#gate}
     this.#writer = new HeadWriter(context)
     this.#zeroer = new HeadZeroer(context, this.#writer)
+    this.#repairer = new HeadRepairer(context, this.#writer)
   }
 
   get sizeBytes(): number {
@@ -267,6 +270,11 @@ export class ReplicaVolume implements AsyncDisposable {
   /** Gives up the content of the blocks wholly inside the range; resolves to the bytes given back. */
   discard(offset: number, length: number, durable = false): Promise<number> {
     return this.#zeroer.discard(offset, length, durable)
+  }
+
+  /** Rewrites what could not be read here; see HeadRepairer. */
+  repair(data: Buffer, offset: number): Promise<number> {
+    return this.#repairer.repair(data, offset)
   }
 
   /** Resolves when everything whose write was done before this call survives a power cut. */

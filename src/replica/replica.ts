@@ -1,4 +1,6 @@
 import {isKind, LonghornError} from '../lib/errors.js'
+import {SnapshotHasher} from './hash/snapshot-hasher.js'
+import {LayerScrubber} from './scrub/layer-scrubber.js'
 import type {Log} from '../lib/log.js'
 import {createReplica, makeReplicaDirectory} from './create-replica.js'
 import type {DataServer, Export} from './data-server.js'
@@ -66,6 +68,8 @@ export interface Opener {
 export class Replica {
   readonly directory: string
   readonly settings = new ReplicaSettings()
+  readonly hasher: SnapshotHasher
+  readonly scrubber: LayerScrubber
   readonly #data: DataServer
   readonly #log: Log
   readonly #lock: DirectoryLock
@@ -85,6 +89,8 @@ export class Replica {
     this.#log = log
     this.#record = new RecordKeeper(directory, log)
     data.openExport = (kind, layer) => this.#export(kind, layer)
+    this.hasher = new SnapshotHasher(directory, log)
+    this.scrubber = new LayerScrubber(this)
   }
 
   /**
@@ -296,6 +302,7 @@ export class Replica {
           if (this.#session?.volume !== session.volume) throw new LonghornError('INTERRUPTED', 'the replica was closed')
           return step()
         })
+      await this.scrubber.settled()
       this.#purge = Purge.start(session.volume, exclusive, this.#log)
     })
   }
@@ -303,6 +310,15 @@ export class Replica {
   /** What it knows of itself and its volume. */
   get record(): ReplicaRecord | undefined {
     return this.#record.record
+  }
+
+  get isPurging(): boolean {
+    return this.#purge?.status.state === 'in_progress'
+  }
+
+  /** The volume while it is open. Throws CONFLICT. */
+  get openVolume(): ReplicaVolume {
+    return this.#opened().volume
   }
 
   /** Of the last purge since the process began. */
@@ -329,6 +345,8 @@ export class Replica {
     try {
       await this.close()
       await this.#purge?.ended()
+      await this.hasher.close()
+      await this.scrubber.settled()
     } finally {
       this.#lock.close()
     }

@@ -1,5 +1,8 @@
+import {toInteger, toSize, toText} from '../protocol/grpc/fields.js'
 import {provide, type Service} from '../protocol/grpc/service.js'
 import {SyncAgentServiceDefinition} from '../protocol/proto/generated/sync-agent.js'
+import {MOST_REGIONS, REGION_BYTES} from '../protocol/scrub-units.js'
+import {layerFileOf} from './layer-names.js'
 import type {Replica} from './replica.js'
 
 /**
@@ -7,6 +10,7 @@ import type {Replica} from './replica.js'
  * it, on the port after the data port, so clients look for it there. Methods of rebuilds and backups come with those.
  */
 export function syncAgentService(replica: Replica): Service {
+  const {hasher, scrubber} = replica
   return provide(SyncAgentServiceDefinition, {
     async snapshotPurge() {
       await replica.purge()
@@ -16,5 +20,43 @@ export function syncAgentService(replica: Replica): Service {
       const {state, progress, error} = replica.purgeStatus
       return {isPurging: state === 'in_progress', error, progress, state}
     },
+    async snapshotHash({snapshotName, rehash}) {
+      await hasher.start(toText(snapshotName, 'SnapshotHash: snapshot_name'), rehash)
+      return {}
+    },
+    async snapshotHashStatus({snapshotName}) {
+      return hasher.status(toText(snapshotName, 'SnapshotHashStatus: snapshot_name'))
+    },
+    async snapshotHashCancel({snapshotName}) {
+      hasher.cancel(toText(snapshotName, 'SnapshotHashCancel: snapshot_name'))
+      return {}
+    },
+    async snapshotHashLockState() {
+      return {isLocked: hasher.locked}
+    },
+    async layerDigests({layer, first, count}, {signal}) {
+      const from = toSize(first, 'LayerDigests: first')
+      const {sizeBytes, ...rest} = await scrubber.digests(toLayer(layer), from, toInteger(count, 1, MOST_REGIONS, 'LayerDigests: count'), signal)
+      return {size: BigInt(sizeBytes), ...rest}
+    },
+    async layerBlocks({layer, region}) {
+      return scrubber.blocks(toLayer(layer), toSize(region, 'LayerBlocks: region'))
+    },
+    async layerRead({layer, offset, length}) {
+      const data = await scrubber.read(toLayer(layer), toSize(offset, 'LayerRead: offset'), toInteger(length, 1, REGION_BYTES, 'LayerRead: length'))
+      return {data}
+    },
+    async layerHeal({layer, offset, data, expected}) {
+      await scrubber.heal(toLayer(layer), toSize(offset, 'LayerHeal: offset'), Buffer.from(data), Buffer.from(expected))
+      return {}
+    },
+    async layerVerify({layer}, {signal}) {
+      const matches = await hasher.verify(toLayer(layer), signal)
+      return {recorded: matches !== undefined, matches: matches === true}
+    },
   })
+}
+
+function toLayer(name: string): string {
+  return layerFileOf(toText(name, 'layer'))
 }

@@ -86,6 +86,7 @@ t.test('frames with random fields: every request is answered once, and the conne
     FRAME.BLOCK_STATUS,
     FRAME.WRITE_ATOMIC,
     FRAME.DIGEST,
+    FRAME.REPAIR,
   ])
   const device = new MemoryDevice(SIZE_BYTES)
   const frame = fc.record({sequence: u32, type: types, offset, size: u32, payload: fc.uint8Array({maxLength: 300}).map(bytes => Buffer.from(bytes))})

@@ -125,6 +125,19 @@ t.test('a WRITE_ATOMIC reaches the device in one piece, and not at all when it i
   t.match(await peer.next(), {sequence: 3, type: FRAME.RESPONSE})
 })
 
+t.test('a REPAIR reaches the device in one piece, and its answer says what was left', async t => {
+  const {ask, device} = serve(t)
+  device.frozenBlocks.add(2)
+  const data = Buffer.alloc(131_072, 5)
+  t.match(await ask({sequence: 1, type: FRAME.REPAIR, offset: 4096n, size: data.length, payload: data}), {sequence: 1, type: FRAME.RESPONSE, size: data.length, payload: Buffer.from('00100000', 'hex')})
+  t.ok(device.bytes.subarray(3 * 4096, 4096 + data.length).equals(data.subarray(2 * 4096)))
+  t.match(await ask({sequence: 2, type: FRAME.REPAIR, offset: 0n, size: data.length + 1, payload: Buffer.alloc(data.length + 1, 6)}), {sequence: 2, type: FRAME.ERROR})
+  t.match(await ask({sequence: 3, type: FRAME.REPAIR, offset: BigInt(MIB), payload: Buffer.alloc(1, 6)}), {sequence: 3, type: FRAME.ERROR})
+  device.repairFault = new Error('broken')
+  t.match(await ask({sequence: 4, type: FRAME.REPAIR, offset: 0n, payload: Buffer.alloc(4096, 6)}), {sequence: 4, type: FRAME.ERROR})
+  t.equal(device.bytes.indexOf(6), -1)
+})
+
 t.test('a payload behind a request that has none is skipped', async t => {
   const {ask, device} = serve(t)
   for (const type of [FRAME.READ, FRAME.PING, FRAME.UNMAP, FRAME.FLUSH, FRAME.WRITE_ZEROES, FRAME.BLOCK_STATUS]) {

@@ -24,6 +24,14 @@ const OURS = new Set([
   'ReplicaRebuildFinish ReplicaRebuildFinishRequest ReplicaResponse',
   'ReplicaAdd ReplicaAddRequest ControllerReplica',
   'ReplicaRebuildList Empty ReplicaRebuildListResponse',
+  'VolumeScrub Empty Empty',
+  'VolumeScrubStatus Empty VolumeScrubStatusResponse',
+  'VolumeScrubCancel Empty Empty',
+  'LayerDigests LayerDigestsRequest LayerDigestsResponse',
+  'LayerBlocks LayerBlocksRequest LayerBlocksResponse',
+  'LayerRead LayerReadRequest LayerReadResponse',
+  'LayerHeal LayerHealRequest Empty',
+  'LayerVerify LayerVerifyRequest LayerVerifyResponse',
 ])
 
 const PROTO_FOLDER = fileURLToPath(new URL('../../src/protocol/proto/', import.meta.url))

@@ -30,6 +30,13 @@ export class MemoryDevice implements BlockDevice {
   mode: 'now' | 'later' | 'held' = 'now'
   /** An errno for this request, or 0 to let it pass. */
   fault: (io: Io) => number = () => ERRNO.OK
+  /** Blocks that cannot be read until they are written as a whole. */
+  readonly badBlocks = new Set<number>()
+  /** Of these a repair says that a frozen layer holds them. */
+  readonly frozenBlocks = new Set<number>()
+  /** Why repairs fail; undefined: they do not. */
+  repairFault: Error | undefined
+  repairs = 0
   /** Space has run out: what would allocate a block fails with ENOSPC. */
   full = false
   /** Every request submitted since this was set to an empty array; undefined: none are kept. */
@@ -89,6 +96,24 @@ export class MemoryDevice implements BlockDevice {
     return Promise.resolve(extents)
   }
 
+  async repair(data: Buffer, offset: number): Promise<number> {
+    this.repairs++
+    if (this.mode !== 'now') await new Promise(resolve => setImmediate(resolve))
+    if (this.repairFault !== undefined) throw this.repairFault
+    let left = 0
+    for (let done = 0; done < data.length; done += BLOCK_BYTES) {
+      const block = Math.floor((offset + done) / BLOCK_BYTES)
+      const bytes = data.subarray(done, done + BLOCK_BYTES)
+      if (this.frozenBlocks.has(block)) {
+        left += bytes.length
+        continue
+      }
+      bytes.copy(this.bytes, offset + done)
+      this.badBlocks.delete(block)
+    }
+    return left
+  }
+
   /** Number of requests that wait for release(). */
   get held(): number {
     return this.#held.length
@@ -114,7 +139,14 @@ export class MemoryDevice implements BlockDevice {
     io.onDone(error)
   }
 
+  #isBad(io: Io): boolean {
+    if (io.op !== OP.READ || this.badBlocks.size === 0) return false
+    for (let block = Math.floor(io.offset / BLOCK_BYTES); block * BLOCK_BYTES < io.offset + io.length; block++) if (this.badBlocks.has(block)) return true
+    return false
+  }
+
   #problem(io: Io): number {
+    if (this.#isBad(io)) return ERRNO.EIO
     if (!inRange(io.offset, io.length, this.sizeBytes)) return ERRNO.EINVAL
     if (io.op <= OP.WRITE && (io.length < 1 || io.length > MAX_IO_BYTES)) throw new Error(`the contract is broken: ${io.length} bytes in one request`)
     if (this.full && (io.op === OP.WRITE || (io.op === OP.WRITE_ZEROES && io.noUnmap)) && !this.#isAllocated(io)) return ERRNO.ENOSPC
@@ -129,6 +161,7 @@ export class MemoryDevice implements BlockDevice {
         return
       case OP.WRITE:
         slab!.buffer.copy(this.bytes, io.offset, start, start + io.length)
+        this.#healed(io.offset, io.length)
         this.#wrote(io, 1)
         return
       case OP.FLUSH:
@@ -138,6 +171,7 @@ export class MemoryDevice implements BlockDevice {
       case OP.DISCARD:
       case OP.WRITE_ZEROES:
         this.bytes.fill(0, io.offset, end)
+        this.#healed(io.offset, io.length)
         this.#wrote(io, io.op === OP.WRITE_ZEROES && io.noUnmap ? 1 : 0)
         return
       default:
@@ -173,6 +207,11 @@ export class MemoryDevice implements BlockDevice {
       if (io.fua) this.dirty.delete(block)
       else this.dirty.add(block)
     }
+  }
+
+  #healed(offset: number, length: number): void {
+    if (this.badBlocks.size === 0) return
+    for (let block = Math.ceil(offset / BLOCK_BYTES); (block + 1) * BLOCK_BYTES <= offset + length; block++) this.badBlocks.delete(block)
   }
 
   #isAllocated(io: Io): boolean {

@@ -5,6 +5,19 @@
 export const MESSAGES: Readonly<Record<string, string>> = {
   SyncFileInfo: '1:string from_file_name 2:string to_file_name 3:int64 actual_size',
 
+  VolumeScrubStatusResponse:
+    '1000:string state 1001:int32 progress 1002:string error 1003:repeated ScrubFinding findings 1004:int64 found 1005:int64 healed ' +
+    '1006:int64 layers 1007:int64 read_repairs',
+  ScrubFinding: '1000:string layer 1001:int64 offset 1002:int64 length 1003:string replica 1004:bool healed 1005:string reason',
+  LayerDigestsRequest: '1000:string layer 1001:int64 first 1002:int32 count',
+  LayerDigestsResponse: '1000:int64 size 1001:bytes digests 1002:bytes states',
+  LayerBlocksRequest: '1000:string layer 1001:int64 region',
+  LayerBlocksResponse: '1000:bytes flags 1001:bytes digests',
+  LayerReadRequest: '1000:string layer 1001:int64 offset 1002:int32 length',
+  LayerReadResponse: '1000:bytes data',
+  LayerHealRequest: '1000:string layer 1001:int64 offset 1002:bytes data 1003:bytes expected',
+  LayerVerifyRequest: '1000:string layer',
+  LayerVerifyResponse: '1000:bool recorded 1001:bool matches',
   VolumeStartRequest: '1:repeated string replicaAddresses 2:int64 size 3:int64 currentSize',
   VolumeSnapshotRequest: '1:string name 2:map<string,string> labels 3:bool freezeFilesystem',
   VolumeSnapshotResponse: '1:string name',

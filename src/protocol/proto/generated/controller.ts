@@ -18,6 +18,32 @@ export namespace ReplicaMode {
   export type ERR = typeof ReplicaMode.ERR;
 }
 
+export interface VolumeScrubStatusResponse {
+  /** "in_progress", "complete", "error", or empty before the first one. */
+  state: string;
+  /** Percent. */
+  progress: number;
+  error: string;
+  /** The first thousand. */
+  findings: ScrubFinding[];
+  found: bigint;
+  healed: bigint;
+  /** Snapshots that were compared. */
+  layers: bigint;
+  /** Reads that failed on one replica and were repaired, since the engine began. */
+  readRepairs: bigint;
+}
+
+export interface ScrubFinding {
+  layer: string;
+  offset: bigint;
+  length: bigint;
+  /** The address of the one that is wrong; empty when it is not known which. */
+  replica: string;
+  healed: boolean;
+  reason: string;
+}
+
 export interface Volume {
   name: string;
   size: bigint;
@@ -196,6 +222,248 @@ export interface Metrics {
   readIOPS: bigint;
   writeIOPS: bigint;
 }
+
+function createBaseVolumeScrubStatusResponse(): VolumeScrubStatusResponse {
+  return { state: "", progress: 0, error: "", findings: [], found: 0n, healed: 0n, layers: 0n, readRepairs: 0n };
+}
+
+export const VolumeScrubStatusResponse: MessageFns<VolumeScrubStatusResponse> = {
+  encode(message: VolumeScrubStatusResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.state !== "") {
+      writer.uint32(8002).string(message.state);
+    }
+    if (message.progress !== 0) {
+      writer.uint32(8008).int32(message.progress);
+    }
+    if (message.error !== "") {
+      writer.uint32(8018).string(message.error);
+    }
+    for (const v of message.findings) {
+      ScrubFinding.encode(v!, writer.uint32(8026).fork()).join();
+    }
+    if (message.found !== 0n) {
+      if (BigInt.asIntN(64, message.found) !== message.found) {
+        throw new globalThis.Error("value provided for field message.found of type int64 too large");
+      }
+      writer.uint32(8032).int64(message.found);
+    }
+    if (message.healed !== 0n) {
+      if (BigInt.asIntN(64, message.healed) !== message.healed) {
+        throw new globalThis.Error("value provided for field message.healed of type int64 too large");
+      }
+      writer.uint32(8040).int64(message.healed);
+    }
+    if (message.layers !== 0n) {
+      if (BigInt.asIntN(64, message.layers) !== message.layers) {
+        throw new globalThis.Error("value provided for field message.layers of type int64 too large");
+      }
+      writer.uint32(8048).int64(message.layers);
+    }
+    if (message.readRepairs !== 0n) {
+      if (BigInt.asIntN(64, message.readRepairs) !== message.readRepairs) {
+        throw new globalThis.Error("value provided for field message.readRepairs of type int64 too large");
+      }
+      writer.uint32(8056).int64(message.readRepairs);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): VolumeScrubStatusResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseVolumeScrubStatusResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1000: {
+            if (tag !== 8002) {
+              break;
+            }
+
+            message.state = reader.string();
+            continue;
+          }
+          case 1001: {
+            if (tag !== 8008) {
+              break;
+            }
+
+            message.progress = reader.int32();
+            continue;
+          }
+          case 1002: {
+            if (tag !== 8018) {
+              break;
+            }
+
+            message.error = reader.string();
+            continue;
+          }
+          case 1003: {
+            if (tag !== 8026) {
+              break;
+            }
+
+            message.findings.push(ScrubFinding.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 1004: {
+            if (tag !== 8032) {
+              break;
+            }
+
+            message.found = reader.int64() as bigint;
+            continue;
+          }
+          case 1005: {
+            if (tag !== 8040) {
+              break;
+            }
+
+            message.healed = reader.int64() as bigint;
+            continue;
+          }
+          case 1006: {
+            if (tag !== 8048) {
+              break;
+            }
+
+            message.layers = reader.int64() as bigint;
+            continue;
+          }
+          case 1007: {
+            if (tag !== 8056) {
+              break;
+            }
+
+            message.readRepairs = reader.int64() as bigint;
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBaseScrubFinding(): ScrubFinding {
+  return { layer: "", offset: 0n, length: 0n, replica: "", healed: false, reason: "" };
+}
+
+export const ScrubFinding: MessageFns<ScrubFinding> = {
+  encode(message: ScrubFinding, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.layer !== "") {
+      writer.uint32(8002).string(message.layer);
+    }
+    if (message.offset !== 0n) {
+      if (BigInt.asIntN(64, message.offset) !== message.offset) {
+        throw new globalThis.Error("value provided for field message.offset of type int64 too large");
+      }
+      writer.uint32(8008).int64(message.offset);
+    }
+    if (message.length !== 0n) {
+      if (BigInt.asIntN(64, message.length) !== message.length) {
+        throw new globalThis.Error("value provided for field message.length of type int64 too large");
+      }
+      writer.uint32(8016).int64(message.length);
+    }
+    if (message.replica !== "") {
+      writer.uint32(8026).string(message.replica);
+    }
+    if (message.healed !== false) {
+      writer.uint32(8032).bool(message.healed);
+    }
+    if (message.reason !== "") {
+      writer.uint32(8042).string(message.reason);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ScrubFinding {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseScrubFinding();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1000: {
+            if (tag !== 8002) {
+              break;
+            }
+
+            message.layer = reader.string();
+            continue;
+          }
+          case 1001: {
+            if (tag !== 8008) {
+              break;
+            }
+
+            message.offset = reader.int64() as bigint;
+            continue;
+          }
+          case 1002: {
+            if (tag !== 8016) {
+              break;
+            }
+
+            message.length = reader.int64() as bigint;
+            continue;
+          }
+          case 1003: {
+            if (tag !== 8026) {
+              break;
+            }
+
+            message.replica = reader.string();
+            continue;
+          }
+          case 1004: {
+            if (tag !== 8032) {
+              break;
+            }
+
+            message.healed = reader.bool();
+            continue;
+          }
+          case 1005: {
+            if (tag !== 8042) {
+              break;
+            }
+
+            message.reason = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
 
 function createBaseVolume(): Volume {
   return {
@@ -2430,6 +2698,31 @@ export const ControllerServiceDefinition = {
       requestType: Empty as typeof Empty,
       requestStream: false,
       responseType: MetricsGetResponse as typeof MetricsGetResponse,
+      responseStream: false,
+      options: {},
+    },
+    /** Ours: begins to compare the snapshots of the replicas, and to heal what differs. */
+    volumeScrub: {
+      name: "VolumeScrub",
+      requestType: Empty as typeof Empty,
+      requestStream: false,
+      responseType: Empty as typeof Empty,
+      responseStream: false,
+      options: {},
+    },
+    volumeScrubStatus: {
+      name: "VolumeScrubStatus",
+      requestType: Empty as typeof Empty,
+      requestStream: false,
+      responseType: VolumeScrubStatusResponse as typeof VolumeScrubStatusResponse,
+      responseStream: false,
+      options: {},
+    },
+    volumeScrubCancel: {
+      name: "VolumeScrubCancel",
+      requestType: Empty as typeof Empty,
+      requestStream: false,
+      responseType: Empty as typeof Empty,
       responseStream: false,
       options: {},
     },

@@ -12,6 +12,64 @@ import { Empty } from "./google/protobuf/empty.js";
  * File names are relative to the replica's directory. States are "" (never ran), in_progress, complete and error.
  */
 
+export interface LayerDigestsRequest {
+  /** File name. */
+  layer: string;
+  /** Number of the first region. */
+  first: bigint;
+  count: number;
+}
+
+export interface LayerDigestsResponse {
+  /** Of the file, in bytes. */
+  size: bigint;
+  /** SHA-256 of which blocks of the region the file holds, and of their content; zeros where there is none. */
+  digests: Buffer;
+  /** A byte per region: 0 holds nothing, 1 has a digest, 2 cannot be read. */
+  states: Buffer;
+}
+
+export interface LayerBlocksRequest {
+  layer: string;
+  region: bigint;
+}
+
+export interface LayerBlocksResponse {
+  /** A byte per block. Bit 0: the layer itself holds it. Bit 1: it can be seen from a snapshot that is kept, or from the head. Bit 2: it cannot be read. */
+  flags: Buffer;
+  /** SHA-256 of what is read there through the layer and those below it. */
+  digests: Buffer;
+}
+
+export interface LayerReadRequest {
+  layer: string;
+  offset: bigint;
+  length: number;
+}
+
+export interface LayerReadResponse {
+  data: Buffer;
+}
+
+export interface LayerHealRequest {
+  layer: string;
+  offset: bigint;
+  /** Whole blocks, at most 1 MiB. */
+  data: Buffer;
+  /** The digest of each block as it is now, zeros for one that cannot be read: what is something else meanwhile stays. */
+  expected: Buffer;
+}
+
+export interface LayerVerifyRequest {
+  layer: string;
+}
+
+export interface LayerVerifyResponse {
+  /** A checksum is recorded, and the file was not changed since. */
+  recorded: boolean;
+  matches: boolean;
+}
+
 export interface FileRemoveRequest {
   fileName: string;
 }
@@ -206,6 +264,567 @@ export interface SnapshotHashCancelRequest {
 export interface SnapshotHashLockStateResponse {
   isLocked: boolean;
 }
+
+function createBaseLayerDigestsRequest(): LayerDigestsRequest {
+  return { layer: "", first: 0n, count: 0 };
+}
+
+export const LayerDigestsRequest: MessageFns<LayerDigestsRequest> = {
+  encode(message: LayerDigestsRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.layer !== "") {
+      writer.uint32(8002).string(message.layer);
+    }
+    if (message.first !== 0n) {
+      if (BigInt.asIntN(64, message.first) !== message.first) {
+        throw new globalThis.Error("value provided for field message.first of type int64 too large");
+      }
+      writer.uint32(8008).int64(message.first);
+    }
+    if (message.count !== 0) {
+      writer.uint32(8016).int32(message.count);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): LayerDigestsRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseLayerDigestsRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1000: {
+            if (tag !== 8002) {
+              break;
+            }
+
+            message.layer = reader.string();
+            continue;
+          }
+          case 1001: {
+            if (tag !== 8008) {
+              break;
+            }
+
+            message.first = reader.int64() as bigint;
+            continue;
+          }
+          case 1002: {
+            if (tag !== 8016) {
+              break;
+            }
+
+            message.count = reader.int32();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBaseLayerDigestsResponse(): LayerDigestsResponse {
+  return { size: 0n, digests: Buffer.alloc(0), states: Buffer.alloc(0) };
+}
+
+export const LayerDigestsResponse: MessageFns<LayerDigestsResponse> = {
+  encode(message: LayerDigestsResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.size !== 0n) {
+      if (BigInt.asIntN(64, message.size) !== message.size) {
+        throw new globalThis.Error("value provided for field message.size of type int64 too large");
+      }
+      writer.uint32(8000).int64(message.size);
+    }
+    if (message.digests.length !== 0) {
+      writer.uint32(8010).bytes(message.digests);
+    }
+    if (message.states.length !== 0) {
+      writer.uint32(8018).bytes(message.states);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): LayerDigestsResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseLayerDigestsResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1000: {
+            if (tag !== 8000) {
+              break;
+            }
+
+            message.size = reader.int64() as bigint;
+            continue;
+          }
+          case 1001: {
+            if (tag !== 8010) {
+              break;
+            }
+
+            message.digests = Buffer.from(reader.bytes());
+            continue;
+          }
+          case 1002: {
+            if (tag !== 8018) {
+              break;
+            }
+
+            message.states = Buffer.from(reader.bytes());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBaseLayerBlocksRequest(): LayerBlocksRequest {
+  return { layer: "", region: 0n };
+}
+
+export const LayerBlocksRequest: MessageFns<LayerBlocksRequest> = {
+  encode(message: LayerBlocksRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.layer !== "") {
+      writer.uint32(8002).string(message.layer);
+    }
+    if (message.region !== 0n) {
+      if (BigInt.asIntN(64, message.region) !== message.region) {
+        throw new globalThis.Error("value provided for field message.region of type int64 too large");
+      }
+      writer.uint32(8008).int64(message.region);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): LayerBlocksRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseLayerBlocksRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1000: {
+            if (tag !== 8002) {
+              break;
+            }
+
+            message.layer = reader.string();
+            continue;
+          }
+          case 1001: {
+            if (tag !== 8008) {
+              break;
+            }
+
+            message.region = reader.int64() as bigint;
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBaseLayerBlocksResponse(): LayerBlocksResponse {
+  return { flags: Buffer.alloc(0), digests: Buffer.alloc(0) };
+}
+
+export const LayerBlocksResponse: MessageFns<LayerBlocksResponse> = {
+  encode(message: LayerBlocksResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.flags.length !== 0) {
+      writer.uint32(8002).bytes(message.flags);
+    }
+    if (message.digests.length !== 0) {
+      writer.uint32(8010).bytes(message.digests);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): LayerBlocksResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseLayerBlocksResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1000: {
+            if (tag !== 8002) {
+              break;
+            }
+
+            message.flags = Buffer.from(reader.bytes());
+            continue;
+          }
+          case 1001: {
+            if (tag !== 8010) {
+              break;
+            }
+
+            message.digests = Buffer.from(reader.bytes());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBaseLayerReadRequest(): LayerReadRequest {
+  return { layer: "", offset: 0n, length: 0 };
+}
+
+export const LayerReadRequest: MessageFns<LayerReadRequest> = {
+  encode(message: LayerReadRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.layer !== "") {
+      writer.uint32(8002).string(message.layer);
+    }
+    if (message.offset !== 0n) {
+      if (BigInt.asIntN(64, message.offset) !== message.offset) {
+        throw new globalThis.Error("value provided for field message.offset of type int64 too large");
+      }
+      writer.uint32(8008).int64(message.offset);
+    }
+    if (message.length !== 0) {
+      writer.uint32(8016).int32(message.length);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): LayerReadRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseLayerReadRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1000: {
+            if (tag !== 8002) {
+              break;
+            }
+
+            message.layer = reader.string();
+            continue;
+          }
+          case 1001: {
+            if (tag !== 8008) {
+              break;
+            }
+
+            message.offset = reader.int64() as bigint;
+            continue;
+          }
+          case 1002: {
+            if (tag !== 8016) {
+              break;
+            }
+
+            message.length = reader.int32();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBaseLayerReadResponse(): LayerReadResponse {
+  return { data: Buffer.alloc(0) };
+}
+
+export const LayerReadResponse: MessageFns<LayerReadResponse> = {
+  encode(message: LayerReadResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.data.length !== 0) {
+      writer.uint32(8002).bytes(message.data);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): LayerReadResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseLayerReadResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1000: {
+            if (tag !== 8002) {
+              break;
+            }
+
+            message.data = Buffer.from(reader.bytes());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBaseLayerHealRequest(): LayerHealRequest {
+  return { layer: "", offset: 0n, data: Buffer.alloc(0), expected: Buffer.alloc(0) };
+}
+
+export const LayerHealRequest: MessageFns<LayerHealRequest> = {
+  encode(message: LayerHealRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.layer !== "") {
+      writer.uint32(8002).string(message.layer);
+    }
+    if (message.offset !== 0n) {
+      if (BigInt.asIntN(64, message.offset) !== message.offset) {
+        throw new globalThis.Error("value provided for field message.offset of type int64 too large");
+      }
+      writer.uint32(8008).int64(message.offset);
+    }
+    if (message.data.length !== 0) {
+      writer.uint32(8018).bytes(message.data);
+    }
+    if (message.expected.length !== 0) {
+      writer.uint32(8026).bytes(message.expected);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): LayerHealRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseLayerHealRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1000: {
+            if (tag !== 8002) {
+              break;
+            }
+
+            message.layer = reader.string();
+            continue;
+          }
+          case 1001: {
+            if (tag !== 8008) {
+              break;
+            }
+
+            message.offset = reader.int64() as bigint;
+            continue;
+          }
+          case 1002: {
+            if (tag !== 8018) {
+              break;
+            }
+
+            message.data = Buffer.from(reader.bytes());
+            continue;
+          }
+          case 1003: {
+            if (tag !== 8026) {
+              break;
+            }
+
+            message.expected = Buffer.from(reader.bytes());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBaseLayerVerifyRequest(): LayerVerifyRequest {
+  return { layer: "" };
+}
+
+export const LayerVerifyRequest: MessageFns<LayerVerifyRequest> = {
+  encode(message: LayerVerifyRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.layer !== "") {
+      writer.uint32(8002).string(message.layer);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): LayerVerifyRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseLayerVerifyRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1000: {
+            if (tag !== 8002) {
+              break;
+            }
+
+            message.layer = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBaseLayerVerifyResponse(): LayerVerifyResponse {
+  return { recorded: false, matches: false };
+}
+
+export const LayerVerifyResponse: MessageFns<LayerVerifyResponse> = {
+  encode(message: LayerVerifyResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.recorded !== false) {
+      writer.uint32(8000).bool(message.recorded);
+    }
+    if (message.matches !== false) {
+      writer.uint32(8008).bool(message.matches);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): LayerVerifyResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseLayerVerifyResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1000: {
+            if (tag !== 8000) {
+              break;
+            }
+
+            message.recorded = reader.bool();
+            continue;
+          }
+          case 1001: {
+            if (tag !== 8008) {
+              break;
+            }
+
+            message.matches = reader.bool();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
 
 function createBaseFileRemoveRequest(): FileRemoveRequest {
   return { fileName: "" };
@@ -2480,6 +3099,48 @@ export const SyncAgentServiceDefinition = {
       requestType: Empty as typeof Empty,
       requestStream: false,
       responseType: SnapshotHashLockStateResponse as typeof SnapshotHashLockStateResponse,
+      responseStream: false,
+      options: {},
+    },
+    /** Ours (feature scrub): comparing and healing frozen layers in regions of 1 MiB and blocks of 4096 bytes. */
+    layerDigests: {
+      name: "LayerDigests",
+      requestType: LayerDigestsRequest as typeof LayerDigestsRequest,
+      requestStream: false,
+      responseType: LayerDigestsResponse as typeof LayerDigestsResponse,
+      responseStream: false,
+      options: {},
+    },
+    layerBlocks: {
+      name: "LayerBlocks",
+      requestType: LayerBlocksRequest as typeof LayerBlocksRequest,
+      requestStream: false,
+      responseType: LayerBlocksResponse as typeof LayerBlocksResponse,
+      responseStream: false,
+      options: {},
+    },
+    layerRead: {
+      name: "LayerRead",
+      requestType: LayerReadRequest as typeof LayerReadRequest,
+      requestStream: false,
+      responseType: LayerReadResponse as typeof LayerReadResponse,
+      responseStream: false,
+      options: {},
+    },
+    layerHeal: {
+      name: "LayerHeal",
+      requestType: LayerHealRequest as typeof LayerHealRequest,
+      requestStream: false,
+      responseType: Empty as typeof Empty,
+      responseStream: false,
+      options: {},
+    },
+    /** Reads the whole layer; answers when it is done. */
+    layerVerify: {
+      name: "LayerVerify",
+      requestType: LayerVerifyRequest as typeof LayerVerifyRequest,
+      requestStream: false,
+      responseType: LayerVerifyResponse as typeof LayerVerifyResponse,
       responseStream: false,
       options: {},
     },
