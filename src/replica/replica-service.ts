@@ -8,12 +8,13 @@ import {layerFileOf, snapshotFile} from './layer-names.js'
 import type {Replica} from './replica.js'
 import type {ReplicaVolume} from './replica-volume.js'
 import type {SnapshotSpec} from './snapshot.js'
+import type {RebuildTarget} from './ssync/rebuild-target.js'
 
 /** Upstream refuses the 251st layer; ours has no such limit, and says so with a number that fits the field. */
 const MOST_SNAPSHOTS = 65_000
 
-/** ReplicaService (reference: engine-interop 3.5) over one replica. Methods of rebuilds come with those. */
-export function replicaService(replica: Replica): Service {
+/** ReplicaService (reference: engine-interop 3.5) over one replica. */
+export function replicaService(replica: Replica, target: RebuildTarget): Service {
   const answer = async (): Promise<ReplicaResponse> => ({replica: await describe(replica)})
   return provide(ReplicaServiceDefinition, {
     async replicaGet() {
@@ -49,6 +50,22 @@ export function replicaService(replica: Replica): Service {
     },
     async replicaClose() {
       await replica.close()
+      return answer()
+    },
+    async replicaReload() {
+      await target.reload()
+      return answer()
+    },
+    async rebuildingSet({rebuilding}) {
+      await target.set(rebuilding)
+      return answer()
+    },
+    async diskRemove({name}) {
+      await target.removeLayer(toLayerFile(name, 'DiskRemove: name'))
+      return answer()
+    },
+    async revisionCounterSet({counter}) {
+      await replica.setRevision(toSize(counter, 'RevisionCounterSet: counter'))
       return answer()
     },
   })

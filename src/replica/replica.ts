@@ -39,6 +39,8 @@ interface Session {
  */
 export class Replica {
   readonly directory: string
+  /** What is reading or replacing files of frozen layers right now; a purge would change them meanwhile. */
+  readonly transfers = new Set<string>()
   readonly #data: DataServer
   readonly #log: Log
   readonly #lock: DirectoryLock
@@ -170,6 +172,8 @@ export class Replica {
   purge(): Promise<void> {
     return this.#inTurn(async () => {
       const session = this.#opened()
+      const [transfer] = this.transfers
+      if (transfer !== undefined) throw new LonghornError('BUSY', `the replica in ${this.directory} is busy with ${transfer}: purge it when that is done`)
       if (this.#purge?.status.state === 'in_progress') throw new LonghornError('BUSY', `the replica in ${this.directory} is already purging`)
       const exclusive: Exclusive = step =>
         this.#inTurn(async () => {
@@ -183,6 +187,26 @@ export class Replica {
   /** Of the last purge since the process began. */
   get purgeStatus(): PurgeStatus {
     return this.#purge?.status ?? {state: '', progress: 0, error: ''}
+  }
+
+  /** Continues the revision counter from another number. CONFLICT when the replica is not open or counts nothing. */
+  setRevision(revision: number): Promise<void> {
+    return this.#inTurn(async () => {
+      const {volume} = this.#opened()
+      if (volume.revision === undefined) throw new LonghornError('CONFLICT', `the replica in ${this.directory} has no revision counter`)
+      volume.revision = revision
+      await volume.flush()
+    })
+  }
+
+  /** Runs a step that changes files of the directory, given the open volume if there is one, while nothing else changes its state. */
+  exclusive<T>(step: (volume: ReplicaVolume | undefined) => Promise<T>): Promise<T> {
+    return this.#inTurn(() => step(this.#session?.volume))
+  }
+
+  /** Forgets what has come of the last purge, unless it is running. */
+  resetStatus(): void {
+    if (this.#purge?.status.state !== 'in_progress') this.#purge = undefined
   }
 
   /** Finishes what was admitted, flushes and records that the replica is clean. Success when it is not open. */

@@ -25,6 +25,12 @@ The control service listens on --listen, data is served on the port after it, lo
       env: 'LONGHORN_REPLICA_LISTEN',
       description: 'HOST:PORT of the control service; the data port is the next one',
     }),
+    'sync-agent-port-count': Flags.integer({
+      default: 10,
+      min: 1,
+      max: 1000,
+      description: 'how many ports, from the third after the control port on, are for receiving files of other replicas',
+    }),
     'volume-name': Flags.string({description: 'name of the volume; calls that mean another volume are refused'}),
     'replica-instance-name': Flags.string({description: 'name of this instance; calls that mean another one are refused'}),
   }
@@ -37,6 +43,7 @@ The control service listens on --listen, data is served on the port after it, lo
       directory: resolve(args.directory),
       sizeBytes: flags.size,
       listen: parseListen(flags.listen, '--listen'),
+      receiverPorts: flags['sync-agent-port-count'],
       volumeName: flags['volume-name'],
       instanceName: flags['replica-instance-name'],
       json: this.jsonEnabled(),
