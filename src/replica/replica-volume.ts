@@ -319,9 +319,10 @@ export class ReplicaVolume implements AsyncDisposable {
 
   /**
    * Takes what lies below the head from the directory again, where other files have been put meanwhile. I/O goes on; the head, and with
-   * it every write, stays. Errors as those of readReplicaDirectory(), with nothing changed.
+   * it every write, stays. `complete`: the layers are all there now, also where volume.meta does not say so yet.
+   * Errors as those of readReplicaDirectory(), with nothing changed.
    */
-  async reload(): Promise<void> {
+  async reload(complete: boolean): Promise<void> {
     this.#admit()
     await this.discardPrepared()
     const {directory, stack} = this.#opened
@@ -335,6 +336,7 @@ export class ReplicaVolume implements AsyncDisposable {
     try {
       if (ticket.ready !== undefined) await ticket.ready
       const before = stack.replaceBelow(files, map)
+      if (complete) stack.setIncomplete(false)
       this.#opened.directory = {...found, volume: this.#meta}
       for (const file of before) this.#retired.add(file)
       void this.#reader.settled().then(() => {

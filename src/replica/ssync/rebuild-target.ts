@@ -45,11 +45,14 @@ export class RebuildTarget {
     })
   }
 
-  /** Takes the layers below the head from the directory again; success when it is not open. See ReplicaVolume.reload(). */
+  /**
+   * Takes the layers below the head from the directory again; success when it is not open. See ReplicaVolume.reload(). Once all are here, engines
+   * read from it and write parts of blocks before they get to saying that the rebuild is over.
+   */
   reload(): Promise<void> {
     return this.#replica.exclusive(async volume => {
       if (volume === undefined) return
-      await volume.reload()
+      await volume.reload(this.#complete || !volume.meta.rebuilding)
       this.#log.info({layers: volume.directory.chain.length}, 'reloaded')
     })
   }
