@@ -1,7 +1,7 @@
 import {Agent, request as httpRequest} from 'node:http'
 import {setTimeout as sleep} from 'node:timers/promises'
 import {formatHostPort, type TcpAddress} from '../../lib/address.js'
-import {LonghornError, messageOf} from '../../lib/errors.js'
+import {isKind, LonghornError, messageOf} from '../../lib/errors.js'
 import {ACTIONS, PATH_PREFIX, type Action, type Interval} from './exchange.js'
 
 /** How often and how patiently is tried again. Milliseconds. */
@@ -86,10 +86,17 @@ export class ExchangeClient {
     return status === 200 ? text : undefined
   }
 
-  /** The last request, also after the others were given up. Receivers sync all of the file before they answer. */
+  /**
+   * The last request, also after the others were given up. Our receivers sync all of the file before they answer. Upstream's begin to
+   * answer at once and may end the connection before they are through with it, so that is an answer as well.
+   */
   async close(checksum: {method: string; checksum: string} | undefined, timeoutMs: number): Promise<void> {
     const query = {checksumMethod: checksum?.method ?? '', checksum: checksum?.checksum ?? ''}
-    this.#expectOk('close', await this.#ask('close', query, undefined, {signal: new AbortController().signal, timeoutMs}))
+    try {
+      this.#expectOk('close', await this.#ask('close', query, undefined, {signal: new AbortController().signal, timeoutMs}))
+    } catch (error) {
+      if (!isKind(error, 'UNREACHABLE')) throw error
+    }
   }
 
   /** Ends its connections. */
