@@ -1,5 +1,5 @@
 import type {IncomingMessage, ServerResponse} from 'node:http'
-import {LonghornError, type ErrorKind} from '../../lib/errors.js'
+import {asError, LonghornError, type ErrorKind} from '../../lib/errors.js'
 
 /** An answer with this status. Senders try again after 5xx and 429, and give up after other 3xx and 4xx. */
 export class Refusal extends Error {
@@ -35,16 +35,19 @@ export function answerFailure(response: ServerResponse, error: Error): void {
 
 /**
  * Hands the body of a request, of at most `limit` bytes, to `take`, piece by piece with its place in it; the next one is read when the one
- * before is done. Resolves to its length. Refusal 413 for a longer one.
+ * before is done. Resolves to its length. Refusal 413 for a longer one. When `take` fails the rest is read and thrown away first:
+ * a sender that is still sending might not see the answer.
  */
 export async function receiveBody(request: IncomingMessage, limit: number, take: (data: Buffer, at: number) => Promise<void>): Promise<number> {
   const tooLong = (): Refusal => new Refusal(413, `the body is longer than the ${limit} bytes that it is for`)
   if (Number(request.headers['content-length'] ?? 0) > limit) throw tooLong()
   let received = 0
-  for await (const chunk of request as AsyncIterable<Buffer>) {
+  let failure: Error | undefined
+  for await (const chunk of request.iterator({destroyOnReturn: false}) as AsyncIterable<Buffer>) {
     if (received + chunk.length > limit) throw tooLong()
-    await take(chunk, received)
+    if (failure === undefined) await take(chunk, received).catch((error: unknown) => (failure = asError(error)))
     received += chunk.length
   }
+  if (failure !== undefined) throw failure
   return received
 }

@@ -111,7 +111,8 @@ export class Receiver {
       await this.#act(toAction(pathname, request.method), searchParams, request, response)
     } catch (error) {
       // A sender that is cut off in the middle of a request sends it again, or has ended.
-      if (request.destroyed && !request.complete) this.#log.info({reason: messageOf(error)}, 'the sender broke off a request')
+      const ours = error instanceof LonghornError || error instanceof Refusal
+      if (!ours && request.destroyed && !request.complete) this.#log.info({reason: messageOf(error)}, 'the sender broke off a request')
       else this.#refused(error, response)
     }
   }
