@@ -7,7 +7,7 @@ export default class Replica extends BaseCommand {
   static override summary = 'Run a replica: one copy of a volume in a directory, served to an engine.'
 
   static override description = `Creates the replica with --size if DIRECTORY holds none, else serves the one that is there.
-The control service listens on --listen, data is served on the port after it, long operations on the one after that. SIGTERM closes the replica cleanly.`
+The control service listens on --listen, data is served on the port after it, long operations on the one after that; the ports that follow receive files. SIGTERM closes the replica cleanly.`
 
   static override examples = [
     '<%= config.bin %> <%= command.id %> /var/lib/longhorn/replicas/vol1-a --size 10g --listen 127.0.0.1:10000',
