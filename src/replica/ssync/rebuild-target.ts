@@ -26,9 +26,9 @@ export class RebuildTarget {
     this.#log = log
   }
 
-  /** All layers have been received since the rebuild began, durably. */
-  setComplete(): void {
-    this.#complete = true
+  /** Whether all layers have been received since the rebuild began, durably. Not any more as soon as one of them is to be replaced again. */
+  setComplete(complete: boolean): void {
+    this.#complete = complete
   }
 
   /** Begins or ends it; ending one that is not complete leaves the replica as it is. CONFLICT when the replica is not open. */
@@ -40,7 +40,7 @@ export class RebuildTarget {
         return
       }
       this.#complete = false
-      if (rebuilding !== volume.meta.rebuilding) await volume.setRebuilding(rebuilding)
+      if (rebuilding || volume.meta.rebuilding) await volume.setRebuilding(rebuilding)
       this.#log.info({rebuilding}, rebuilding ? 'a rebuild begins' : 'the rebuild is complete')
     })
   }

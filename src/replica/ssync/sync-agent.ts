@@ -82,6 +82,7 @@ export class SyncAgent {
       replica.transfers.delete(what)
       throw error
     })
+    if (file.kind === 'data') target.setComplete(false)
     this.#launched.add(receiver)
     const ended = (): void => {
       replica.transfers.delete(what)
@@ -103,12 +104,13 @@ export class SyncAgent {
     await this.#transfer('a rebuild', () =>
       this.rebuild.run(async onProgress => {
         this.rebuildSources = rebuildSources
+        target.setComplete(false)
         const ended = AbortSignal.any([signal, this.#closing.signal])
         const sizeBytes = directory!.volume.sizeBytes
         const sync = new FilesSync(request, {directory: replica.directory, sizeBytes, ports, volumeName, log, signal: ended, onProgress})
         log.info({files: request.syncFileInfoList.length, from: rebuildSources}, 'receiving the files of a rebuild')
         await target.describeLayers(await sync.run())
-        target.setComplete()
+        target.setComplete(true)
         log.info('all files of the rebuild are here')
       }),
     )
