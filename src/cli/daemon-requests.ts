@@ -7,6 +7,7 @@ export interface ReplicaRequest {
   readonly directory: string
   readonly sizeBytes?: number | undefined
   readonly listen: TcpAddress
+  readonly receiverPorts?: number | undefined
   readonly volumeName?: string | undefined
   readonly instanceName?: string | undefined
   readonly syncAgent: boolean

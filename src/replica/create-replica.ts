@@ -9,6 +9,7 @@ import {ioFailure} from './io-failure.js'
 import {listDirectory, readReplicaDirectory, readVolumeMeta} from './layer-chain.js'
 import {formatLayerMeta, newHeadMeta} from './layer-meta.js'
 import {FIRST_HEAD, isTemporaryName, metaFile, REVISION_COUNTER, VOLUME_META} from './layer-names.js'
+import {MEMBERSHIP_FILE} from './membership.js'
 import {newRevisionCounter} from './revision-counter.js'
 import {formatVolumeMeta, newVolumeMeta, SECTOR_BYTES} from './volume-meta.js'
 
@@ -82,7 +83,7 @@ async function createFiles(directory: string, sizeBytes: number, revisionCounter
 
 /** True when everything here comes from a creation that did not reach its end, so that nothing is lost by starting over. */
 async function isEmptyOrUnfinished(directory: string, entries: readonly string[]): Promise<boolean> {
-  const ours = new Set([FIRST_HEAD, metaFile(FIRST_HEAD), REVISION_COUNTER, VOLUME_META])
+  const ours = new Set([FIRST_HEAD, metaFile(FIRST_HEAD), REVISION_COUNTER, VOLUME_META, MEMBERSHIP_FILE])
   if (!entries.every(file => ours.has(file) || isTemporaryName(file))) return false
   if ((await readVolumeMeta(directory)) !== undefined) return false
   if (!entries.includes(FIRST_HEAD)) return true

@@ -5,15 +5,14 @@ import {LonghornError} from '../lib/errors.js'
 import {ATOMIC_JOURNAL} from './atomic-journal.js'
 import {realDisk, type DiskSteps} from './disk-steps.js'
 import {ioFailure} from './io-failure.js'
-import {listDirectory, readReplicaDirectory, type Layer} from './layer-chain.js'
+import {listDirectory, type Layer} from './layer-chain.js'
 import {isHeadName, isLayerName, isTemporaryName, REVISION_COUNTER, VOLUME_META} from './layer-names.js'
-import {writeLayerMeta} from './layer-meta-file.js'
 import {Pace} from './purge/copy-data.js'
 import {LayerMerge, removeLayerFiles} from './purge/merge-layers.js'
 import {nextPurgeStep} from './purge/purge-plan.js'
+import {MEMBERSHIP_FILE} from './membership.js'
 import type {Replica} from './replica.js'
 import type {ReplicaVolume} from './replica-volume.js'
-import {writeVolumeMeta} from './volume-meta-file.js'
 
 /** A step of upstream's way to remove a layer; the names are upstream's. */
 export interface RemoveAction {
@@ -47,29 +46,6 @@ export function removeActions(volume: ReplicaVolume, layer: string): RemoveActio
     case 'prune':
       return [{action: 'prune', source: layer, target: volume.directory.volume.head}]
   }
-}
-
-/**
- * Removes a layer that nothing stands on. With `force`, and only while the replica is being rebuilt, also one that others
- * stand on: what it holds is lost to them, and they stand on the one below it from then on. One that is not there is success.
- * USAGE for the head, CONFLICT when something stands on it, BUSY during a purge.
- */
-export async function removeDisk(replica: Replica, layer: string, force: boolean): Promise<void> {
-  checkNoHead(layer)
-  const {volume} = await replica.describe()
-  if (volume === undefined) throw notOpen(replica)
-  const above = allLayers(volume).filter(({meta}) => meta.parent === layer)
-  if (above.length === 0) {
-    await replica.changeLayers(async opened => {
-      // Between the look and this turn a branch may have begun there.
-      if (allLayers(opened).some(({meta}) => meta.parent === layer)) throw inUse(layer)
-      await removeLayerFiles(opened.directory.path, layer, opened.disk)
-      opened.forgetLayer(layer)
-    })
-    return
-  }
-  if (!force || !volume.meta.rebuilding) throw inUse(layer)
-  await replica.changeFiles(path => takeOut(path, layer))
 }
 
 /**
@@ -118,23 +94,9 @@ export async function deleteReplicaFiles(path: string, disk: DiskSteps = realDis
   }
 }
 
-/** In a replica that is closed: those that stand on a layer stand on the one below it, and it goes. */
-async function takeOut(path: string, layer: string): Promise<void> {
-  const {volume, chain, others} = await readReplicaDirectory(path)
-  const layers = [...chain, ...others]
-  const found = layers.find(({file}) => file === layer)
-  if (found === undefined) return
-  const {parent} = found.meta
-  for (const above of layers.filter(({meta}) => meta.parent === layer)) {
-    await writeLayerMeta(path, above.file, {...above.meta, parent})
-    if (above.file === volume.head) await writeVolumeMeta(path, {...volume, parent}, realDisk)
-  }
-  await removeLayerFiles(path, layer, realDisk)
-}
-
 function isOurs(file: string): boolean {
   const layer = file.replace(/\.(meta|checksum)$/, '')
-  return isLayerName(layer) || isTemporaryName(file) || [VOLUME_META, REVISION_COUNTER, ATOMIC_JOURNAL].includes(file)
+  return isLayerName(layer) || isTemporaryName(file) || [VOLUME_META, REVISION_COUNTER, ATOMIC_JOURNAL, MEMBERSHIP_FILE].includes(file)
 }
 
 function allLayers({directory: {chain, others}}: ReplicaVolume): Layer[] {
@@ -143,12 +105,4 @@ function allLayers({directory: {chain, others}}: ReplicaVolume): Layer[] {
 
 function checkNoHead(layer: string): void {
   if (isHeadName(layer)) throw new LonghornError('USAGE', `${layer} is the head of the volume and no snapshot`)
-}
-
-function inUse(layer: string): LonghornError {
-  return new LonghornError('CONFLICT', `${layer} cannot be removed: another layer stands on it; a purge brings them together`)
-}
-
-function notOpen(replica: Replica): LonghornError {
-  return new LonghornError('CONFLICT', `the replica in ${replica.directory} is not open`)
 }

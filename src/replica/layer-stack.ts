@@ -1,3 +1,6 @@
+import {fdatasync} from 'node:fs'
+import {setImmediate as nextTurn} from 'node:timers/promises'
+import {promisify} from 'node:util'
 import {Cleanup} from '../lib/cleanup.js'
 import {scannerFor, type ExtentScanner} from '../lib/sys/file-extents.js'
 import {LonghornError} from '../lib/errors.js'
@@ -6,6 +9,11 @@ import {checkBlockSize, checkPunching} from './file-system.js'
 import type {Layer} from './layer-chain.js'
 import {openLayerFile, type LayerFile} from './layer-file.js'
 import {BLOCK_BYTES, MAX_LAYERS, NO_LAYER, SectorMap} from './sector-map.js'
+
+const dataSynced = promisify(fdatasync)
+
+/** How much of a file is asked for its extents before others get their turn. */
+const SLICE_BYTES = 1024 ** 3
 
 /**
  * The open layers of a volume and who holds what. Owns the file descriptors.
@@ -17,10 +25,10 @@ export class LayerStack {
   readonly scanner: ExtentScanner
   /** What lies below the layers that are here, while they are not all here: a rebuild. `length` bytes at `offset`. */
   fetchBelow: ((offset: number, length: number) => Promise<Buffer>) | undefined
-  #map: SectorMap
   #sizeBytes: number
   readonly #files: LayerFile[]
   #head: LayerFile
+  #map: SectorMap
   #below: BelowHead
 
   constructor(
@@ -29,22 +37,22 @@ export class LayerStack {
     map: SectorMap,
     below: BelowHead,
   ) {
-    this.#map = map
     this.#sizeBytes = sizeBytes
+    this.#map = map
     this.scanner = below.scanner
     this.#files = [...files]
     this.#head = files.at(-1)!
     this.#below = below
   }
 
-  /** Who holds each block. */
-  get map(): SectorMap {
-    return this.#map
-  }
-
   /** Size of the volume. */
   get sizeBytes(): number {
     return this.#sizeBytes
+  }
+
+  /** Who holds each block. */
+  get map(): SectorMap {
+    return this.#map
   }
 
   /** The volume becomes larger. What is new reads as zeros: every layer ends before it. */
@@ -116,6 +124,32 @@ export class LayerStack {
     }
   }
 
+  /**
+   * Puts the head on other layers: `frozen`, oldest first, whose holders `map` has. The head keeps what it holds.
+   * Returns the files of the layers before, which reads in flight still use: the caller closes them.
+   */
+  replaceBelow(frozen: readonly LayerFile[], map: SectorMap): LayerFile[] {
+    const head = this.#head
+    const number = this.headNumber
+    const before = new Set(this.#files.slice(0, -1))
+    const below = new BelowHead(map, frozen, this.scanner, this.#below.incomplete)
+    for (let block = 0; block < this.#map.blocks; ) {
+      const run = this.#map.runLength(block, this.#map.blocks - block)
+      if (this.#map.lookup(block) === number) map.set(block, run, frozen.length + 1)
+      block += run
+    }
+    this.#files.splice(0, this.#files.length, ...frozen, head)
+    this.#map = map
+    this.#below = below
+    return [...before]
+  }
+
+  /** Whether nothing may be concluded from a hole below the head; see StackOptions. */
+  setIncomplete(incomplete: boolean): void {
+    // The map has the head in it as well: more segments than need be are asked for what lies below, never fewer.
+    this.#below = new BelowHead(this.#map, [...new Set(this.#files.slice(0, -1))], this.scanner, incomplete)
+  }
+
   close(): void {
     for (const file of new Set(this.#files)) file.close()
   }
@@ -155,11 +189,35 @@ export async function openLayerStack(
   return new LayerStack(sizeBytes, files, map, below)
 }
 
+/**
+ * Opens the frozen layers of `chain` (oldest first, without its head) beside an open volume, and finds out who holds what, a slice
+ * at a time: I/O goes on meanwhile. Closed again when that fails.
+ */
+export async function loadFrozenLayers(directory: string, chain: readonly Layer[], sizeBytes: number, scanner: ExtentScanner): Promise<{files: LayerFile[]; map: SectorMap}> {
+  await using undo = new Cleanup()
+  const files = chain.slice(0, -1).map(layer => undo.add(openLayerFile(directory, layer, false)))
+  const map = new SectorMap(sizeBytes)
+  for (const [index, file] of files.entries()) {
+    await dataSynced(file.fd)
+    const end = Math.min(file.sizeBytes, map.blocks * BLOCK_BYTES)
+    for (let offset = 0; offset < end; offset += SLICE_BYTES) {
+      scanInto(map, scanner, file, index + 1, {offset, length: Math.min(SLICE_BYTES, end - offset)}, false)
+      await nextTurn()
+    }
+  }
+  undo.move()
+  return {files, map}
+}
+
 /** Puts a layer on top of the map. Extents are rounded outward: whoever holds part of a block holds the block. */
 function addLayer(map: SectorMap, scanner: ExtentScanner, file: LayerFile, number: number): void {
+  scanInto(map, scanner, file, number, {offset: 0, length: Math.min(file.sizeBytes, map.blocks * BLOCK_BYTES)}, true)
+}
+
+function scanInto(map: SectorMap, scanner: ExtentScanner, file: LayerFile, number: number, range: {offset: number; length: number}, sync: boolean): void {
   const mark = (offset: number, length: number): void => {
     const first = Math.floor(offset / BLOCK_BYTES)
     map.set(first, Math.ceil((offset + length) / BLOCK_BYTES) - first, number)
   }
-  scanner.scan(file.fd, 0, Math.min(file.sizeBytes, map.blocks * BLOCK_BYTES), mark, true)
+  scanner.scan(file.fd, range.offset, range.length, mark, sync)
 }

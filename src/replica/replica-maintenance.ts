@@ -1,8 +1,7 @@
-import {LonghornError} from '../lib/errors.js'
 import {toInteger, toSize, toText} from '../protocol/grpc/fields.js'
 import type {Handlers} from '../protocol/grpc/service.js'
 import type {ReplicaResponse, ReplicaServiceDefinition} from '../protocol/proto/generated/replica.js'
-import {removeActions, removeDisk, replaceDisk} from './disk-removal.js'
+import {removeActions, replaceDisk} from './disk-removal.js'
 import {layerFileOf} from './layer-names.js'
 import type {Replica} from './replica.js'
 
@@ -16,10 +15,6 @@ export function maintenanceHandlers(replica: Replica, answer: () => Promise<Repl
       await replica.delete()
       return {}
     },
-    async diskRemove({name, force}) {
-      await removeDisk(replica, layer(name, 'DiskRemove: name'), force)
-      return answer()
-    },
     async diskReplace({target, source}) {
       await replaceDisk(replica, layer(target, 'DiskReplace: target'), layer(source, 'DiskReplace: source'))
       return answer()
@@ -27,16 +22,6 @@ export function maintenanceHandlers(replica: Replica, answer: () => Promise<Repl
     async diskPrepareRemove({name}) {
       const file = layer(name, 'DiskPrepareRemove: name')
       return {operations: await replica.changeLayers(async volume => removeActions(volume, file))}
-    },
-    async revisionCounterSet({counter}) {
-      const value = toSize(counter, 'RevisionCounterSet: counter')
-      await replica.changeLayers(async volume => {
-        if (volume.revision === undefined) {
-          throw new LonghornError('CONFLICT', `the replica in ${replica.directory} keeps no revision counter`)
-        }
-        volume.revision = value
-      })
-      return answer()
     },
     async unmapMarkDiskChainRemovedSet({enabled}) {
       settings.markOnUnmap = enabled

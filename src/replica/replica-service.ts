@@ -12,12 +12,13 @@ import {maintenanceHandlers} from './replica-maintenance.js'
 import {snapshotUsage, type ReplicaSettings} from './replica-settings.js'
 import type {ReplicaVolume} from './replica-volume.js'
 import type {SnapshotSpec} from './snapshot.js'
+import type {RebuildTarget} from './ssync/rebuild-target.js'
 
 /** Upstream refuses the 251st layer; ours has no such limit, and says so with a number that fits the field. */
 const MOST_SNAPSHOTS = 65_000
 
-/** ReplicaService (reference: engine-interop 3.5) over one replica. Methods of rebuilds come with those. */
-export function replicaService(replica: Replica): Service {
+/** ReplicaService (reference: engine-interop 3.5) over one replica. */
+export function replicaService(replica: Replica, target: RebuildTarget): Service {
   const answer = async (): Promise<ReplicaResponse> => ({replica: await describe(replica)})
   return provide(ReplicaServiceDefinition, {
     ...maintenanceHandlers(replica, answer),
@@ -85,6 +86,22 @@ export function replicaService(replica: Replica): Service {
       await replica.close()
       return answer()
     },
+    async replicaReload() {
+      await target.reload()
+      return answer()
+    },
+    async rebuildingSet({rebuilding}) {
+      await target.set(rebuilding)
+      return answer()
+    },
+    async diskRemove({name}) {
+      await target.removeLayer(toLayerFile(name, 'DiskRemove: name'))
+      return answer()
+    },
+    async revisionCounterSet({counter}) {
+      await replica.setRevision(toSize(counter, 'RevisionCounterSet: counter'))
+      return answer()
+    },
   })
 }
 
@@ -113,7 +130,7 @@ function message(state: string, directory: ReplicaDirectory | undefined, volume:
     dirty: directory?.volume.dirty ?? false,
     rebuilding: directory?.volume.rebuilding ?? false,
     head: directory?.volume.head ?? '',
-    parent: directory?.volume.parent ?? '',
+    parent: directory?.chain.at(-1)?.meta.parent ?? '',
     size: directory === undefined ? '0' : `${directory.volume.sizeBytes}`,
     sectorSize: BigInt(directory?.volume.sectorBytes ?? 512),
     backingFile: directory?.volume.backingFile ?? '',

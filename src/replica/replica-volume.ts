@@ -11,12 +11,12 @@ import {checkRange, endBlock, firstBlock} from './head-context.js'
 import {HeadRepairer} from './head-repairer.js'
 import {HeadWriter} from './head-writer.js'
 import {HeadZeroer} from './head-zeroer.js'
-import type {Layer, ReplicaDirectory} from './layer-chain.js'
+import {readReplicaDirectory, type Layer, type ReplicaDirectory} from './layer-chain.js'
 import {LayerReader, type BlockStatus} from './layer-reader.js'
 import {openLayerFile, type LayerFile} from './layer-file.js'
 import type {LayerMeta} from './layer-meta.js'
 import {checksumFile, metaFile} from './layer-names.js'
-import type {LayerStack} from './layer-stack.js'
+import {loadFrozenLayers, type LayerStack} from './layer-stack.js'
 import {ioFailure} from './io-failure.js'
 import {RangeLock} from './range-lock.js'
 import type {RevisionCounter} from './revision-counter.js'
@@ -358,6 +358,54 @@ export class ReplicaVolume implements AsyncDisposable {
         this.#oldNames = removeOldNames(directory.path, oldName, disk).catch(() => undefined)
       }),
     ])
+  }
+
+  /**
+   * Takes what lies below the head from the directory again, where other files have been put meanwhile. I/O goes on; the head, and with
+   * it every write, stays. `complete`: the layers are all there now, also where volume.meta does not say so yet.
+   * Errors as those of readReplicaDirectory(), with nothing changed.
+   */
+  async reload(complete: boolean): Promise<void> {
+    this.#admit()
+    await this.discardPrepared()
+    const {directory, stack} = this.#opened
+    const found = await readReplicaDirectory(directory.path)
+    const head = found.chain.at(-1)!
+    if (head.file !== stack.head.file || found.volume.sizeBytes !== stack.sizeBytes) {
+      throw new LonghornError('CORRUPT', `${directory.path}: volume.meta is about another head or size than the open replica`)
+    }
+    const {files, map} = await loadFrozenLayers(directory.path, found.chain, stack.sizeBytes, stack.scanner)
+    const ticket = this.#locks.acquire(0, Infinity)
+    try {
+      if (ticket.ready !== undefined) await ticket.ready
+      const before = stack.replaceBelow(files, map)
+      if (complete) stack.setIncomplete(false)
+      this.#opened.directory = {...found, volume: this.#meta}
+      for (const file of before) this.#retired.add(file)
+      void this.#reader.settled().then(() => {
+        for (const file of before) this.#retire(file)
+      })
+    } finally {
+      this.#locks.release(ticket)
+    }
+  }
+
+  /** Records durably that the layers below the head are not complete, or that they are. */
+  async setRebuilding(rebuilding: boolean): Promise<void> {
+    this.#admit()
+    const {stack} = this.#opened
+    const before = this.#meta
+    if (rebuilding) stack.setIncomplete(true)
+    this.#meta = {...before, rebuilding}
+    try {
+      await this.#storeMeta()
+    } catch (error) {
+      this.#meta = {...this.#meta, rebuilding: before.rebuilding}
+      stack.setIncomplete(before.rebuilding)
+      throw error
+    }
+    this.#opened.directory = {...this.#opened.directory, volume: {...this.#opened.directory.volume, rebuilding}}
+    stack.setIncomplete(rebuilding)
   }
 
   /** Two frozen layers have become one on disk, under the name of `upper`: goes on with that. */

@@ -70,6 +70,8 @@ export class Replica {
   readonly settings = new ReplicaSettings()
   readonly hasher: SnapshotHasher
   readonly scrubber: LayerScrubber
+  /** What is reading or replacing files of frozen layers right now; a purge would change them meanwhile. */
+  readonly transfers = new Set<string>()
   readonly #data: DataServer
   readonly #log: Log
   readonly #lock: DirectoryLock
@@ -269,25 +271,12 @@ export class Replica {
     })
   }
 
-  /** The same with the files of a replica that is closed for that long, to be opened again for the same engine. */
-  changeFiles(step: (directory: string) => Promise<void>): Promise<void> {
-    return this.#inTurn(async () => {
-      const {id, strict} = this.#opened()
-      this.#refuseWhileLayersAreUsed()
-      await this.#shut('close')
-      try {
-        await step(this.directory)
-      } finally {
-        await this.#open({session: id, strict})
-      }
-    })
-  }
-
   /** Removes the files of the replica; others can be created in their place. BUSY while it is open. */
   delete(): Promise<void> {
     return this.#inTurn(async () => {
       if (this.#session !== undefined) throw new LonghornError('BUSY', `the replica in ${this.directory} is open: close it before deleting it`)
       await deleteReplicaFiles(this.directory)
+      await this.#record.load(true)
       this.#log.warn('deleted')
     })
   }
@@ -324,6 +313,26 @@ export class Replica {
   /** Of the last purge since the process began. */
   get purgeStatus(): PurgeStatus {
     return this.#purge?.status ?? {state: '', progress: 0, error: ''}
+  }
+
+  /** Continues the revision counter from another number. CONFLICT when the replica is not open or counts nothing. */
+  setRevision(revision: number): Promise<void> {
+    return this.#inTurn(async () => {
+      const {volume} = this.#opened()
+      if (volume.revision === undefined) throw new LonghornError('CONFLICT', `the replica in ${this.directory} keeps no revision counter`)
+      volume.revision = revision
+      await volume.flush()
+    })
+  }
+
+  /** Runs a step that changes files of the directory, given the open volume if there is one, while nothing else changes its state. */
+  exclusive<T>(step: (volume: ReplicaVolume | undefined) => Promise<T>): Promise<T> {
+    return this.#inTurn(() => step(this.#session?.volume))
+  }
+
+  /** Forgets what has come of the last purge, unless it is running. */
+  resetStatus(): void {
+    if (this.#purge?.status.state !== 'in_progress') this.#purge = undefined
   }
 
   /** Finishes what was admitted, flushes and records that the replica is clean. Success when it is not open. */
@@ -451,6 +460,8 @@ export class Replica {
   }
 
   #refuseWhileLayersAreUsed(): void {
+    const [transfer] = this.transfers
+    if (transfer !== undefined) throw new LonghornError('BUSY', `the replica in ${this.directory} is busy with ${transfer}: try again when that is done`)
     if (this.#session?.rebuild !== undefined) throw new LonghornError('BUSY', `the replica in ${this.directory} is being rebuilt`)
     if (this.#exports > 0) throw new LonghornError('BUSY', `the layers in ${this.directory} are being read to rebuild another replica`)
     if (this.#purge?.status.state === 'in_progress') throw new LonghornError('BUSY', `the replica in ${this.directory} is already purging`)

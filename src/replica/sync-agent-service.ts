@@ -4,12 +4,14 @@ import {SyncAgentServiceDefinition} from '../protocol/proto/generated/sync-agent
 import {MOST_REGIONS, REGION_BYTES} from '../protocol/scrub-units.js'
 import {layerFileOf} from './layer-names.js'
 import type {Replica} from './replica.js'
+import {removeLooseFile, renameLooseFile} from './ssync/loose-files.js'
+import type {SyncAgent} from './ssync/sync-agent.js'
 
 /**
  * SyncAgentService (reference: engine-interop 3.6) over one replica: what takes long. Upstream has a process of its own for
- * it, on the port after the data port, so clients look for it there. Methods of rebuilds and backups come with those.
+ * it, on the port after the data port, so clients look for it there. Methods of backups come with those.
  */
-export function syncAgentService(replica: Replica): Service {
+export function syncAgentService(replica: Replica, agent: SyncAgent): Service {
   const {hasher, scrubber} = replica
   return provide(SyncAgentServiceDefinition, {
     async snapshotPurge() {
@@ -53,6 +55,45 @@ export function syncAgentService(replica: Replica): Service {
     async layerVerify({layer}, {signal}) {
       const matches = await hasher.verify(toLayer(layer), signal)
       return {recorded: matches !== undefined, matches: matches === true}
+    },
+    async fileRemove({fileName}) {
+      await removeLooseFile(replica, fileName)
+      return {}
+    },
+    async fileRename({oldFileName, newFileName}) {
+      await renameLooseFile(replica, oldFileName, newFileName)
+      return {}
+    },
+    async fileSend(request, {signal}) {
+      await agent.sendFile(request, signal)
+      return {}
+    },
+    async filesSync(request, {signal}) {
+      await agent.syncFiles(request, signal)
+      return {}
+    },
+    async receiverLaunch({toFileName}) {
+      return {port: await agent.launchReceiver(toFileName)}
+    },
+    async replicaRebuildStatus() {
+      const {state, progress, error} = agent.rebuild.status
+      return {isRebuilding: agent.rebuild.running, error, progress, state, fromReplicaAddress: '', fromReplicaAddressList: [...agent.rebuildSources]}
+    },
+    async volumeExport(request, {signal}) {
+      await agent.exportVolume(request, signal)
+      return {}
+    },
+    async snapshotClone(request, {signal}) {
+      await agent.cloneSnapshot(request, signal)
+      return {}
+    },
+    async snapshotCloneStatus() {
+      const {state, progress, error} = agent.clone.status
+      return {isCloning: agent.clone.running, error, progress, state, fromReplicaAddress: agent.cloneSource.address, snapshotName: agent.cloneSource.snapshot}
+    },
+    async reset() {
+      agent.reset()
+      return {}
     },
   })
 }

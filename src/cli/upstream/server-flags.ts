@@ -36,7 +36,6 @@ export const replicaServerFlags = {
   ...sharedFlags,
   'unmap-mark-disk-chain-removed': Flags.boolean({description: 'an unmap marks the snapshots under the head as removed'}),
   'sync-agent': Flags.boolean({default: true, allowNo: true, description: 'serve long operations, such as purges, on the second port after --listen'}),
-  'sync-agent-port-count': Flags.integer(ignored),
   'backing-file': Flags.string({hidden: true, description: 'refused: a file that the volume is based on'}),
   encrypted: Flags.boolean({hidden: true, description: 'refused: make room for the header of an encrypted volume'}),
   'restore-from': Flags.string(ignored),
@@ -60,7 +59,6 @@ interface EngineValues extends SharedValues {
 }
 
 interface ReplicaValues extends SharedValues {
-  readonly 'sync-agent-port-count'?: number | undefined
   readonly 'backing-file'?: string | undefined
   readonly encrypted: boolean
   readonly 'restore-from'?: string | undefined
@@ -94,7 +92,7 @@ export function checkReplicaFlags(flags: ReplicaValues): string[] {
   checkProtocol(flags)
   if (flags['backing-file']) throw new LonghornError('UNSUPPORTED', `--backing-file ${flags['backing-file']}: volumes that are based on a file are not supported`)
   if (flags.encrypted) throw new LonghornError('UNSUPPORTED', '--encrypted: this replica does not make room for the header of an encrypted volume')
-  return given(flags, ['sync-agent-port-count', 'restore-from', 'restore-name', 'engine-instance-name', 'url'])
+  return given(flags, ['restore-from', 'restore-name', 'engine-instance-name', 'url'])
 }
 
 function checkProtocol({'data-server-protocol': protocol}: SharedValues): void {

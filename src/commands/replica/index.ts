@@ -8,7 +8,7 @@ export default class Replica extends BaseCommand {
   static override summary = 'Run a replica: one copy of a volume in a directory, served to an engine.'
 
   static override description = `Creates the replica with --size if DIRECTORY holds none, else serves the one that is there.
-The control service listens on --listen, data is served on the port after it, long operations on the one after that. SIGTERM closes the replica cleanly.`
+The control service listens on --listen, data is served on the port after it, long operations on the one after that; the ports that follow receive files. SIGTERM closes the replica cleanly.`
 
   static override examples = [
     '<%= config.bin %> <%= command.id %> /var/lib/longhorn/replicas/vol1-a --size 10g --listen 127.0.0.1:10000',
@@ -26,6 +26,12 @@ The control service listens on --listen, data is served on the port after it, lo
       env: 'LONGHORN_REPLICA_LISTEN',
       description: 'HOST:PORT of the control service; the data port is the next one',
     }),
+    'sync-agent-port-count': Flags.integer({
+      default: 10,
+      min: 1,
+      max: 1000,
+      description: 'how many ports, from the third after the control port on, are for receiving files of other replicas',
+    }),
     'volume-name': Flags.string({description: 'name of the volume; calls that mean another volume are refused'}),
     'replica-instance-name': Flags.string({description: 'name of this instance; calls that mean another one are refused'}),
     ...replicaServerFlags,
@@ -40,6 +46,7 @@ The control service listens on --listen, data is served on the port after it, lo
       directory: resolve(args.directory),
       sizeBytes: flags.size,
       listen: parseListen(flags.listen, '--listen'),
+      receiverPorts: flags['sync-agent-port-count'],
       volumeName: flags['volume-name'],
       instanceName: flags['replica-instance-name'],
       syncAgent: flags['sync-agent'],
