@@ -4,23 +4,17 @@ import {toSize, toText} from '../protocol/grpc/fields.js'
 import {provide, type Service} from '../protocol/grpc/service.js'
 import {ControllerServiceDefinition, ReplicaMode, type ControllerReplica, type ReplicaRebuildInfo, type VersionOutput, type Volume} from '../protocol/proto/generated/controller.js'
 import {maintenanceHandlers} from './controller-maintenance.js'
+import {controllerReplica, rebuildHandlers} from './controller-rebuild.js'
 import type {Engine, ReplicaStatus} from './engine.js'
-import type {RebuildInfo} from './rebuild.js'
 
-/** ControllerService (reference: engine-interop 3.4) over one engine; slot-service.ts has what starts and ends it. Methods of rebuilds come with those. */
+/** ControllerService (reference: engine-interop 3.4) over one engine; slot-service.ts has what starts and ends it. */
 export function controllerService(engine: Engine): Service {
   const volume = (): Volume => describeVolume(engine)
   return provide(ControllerServiceDefinition, {
     ...maintenanceHandlers(engine, volume),
+    ...rebuildHandlers(engine),
     async volumeGet() {
       return volume()
-    },
-    async replicaAdd({address, bytesPerSecond}) {
-      const rate = toSize(bytesPerSecond, 'ReplicaAdd: bytes_per_second')
-      return controllerReplica(await engine.addReplica(toText(address, 'ReplicaAdd: address'), rate))
-    },
-    async replicaRebuildList() {
-      return {rebuilds: engine.rebuilds.map(rebuildMessage)}
     },
     async volumeFrontendStart({frontend}) {
       if (frontend === '') throw new LonghornError('USAGE', 'VolumeFrontendStart: frontend is missing')
@@ -106,13 +100,4 @@ export function describeVolume(engine: Engine): Volume {
     snapshotMaxCount: settings.snapshotMaxCount,
     snapshotMaxSize: BigInt(settings.snapshotMaxSizeBytes),
   }
-}
-
-function controllerReplica({address, mode}: ReplicaStatus): ControllerReplica {
-  return {address: {address, instanceName: ''}, mode: ReplicaMode[mode]}
-}
-
-function rebuildMessage(info: RebuildInfo): ReplicaRebuildInfo {
-  const {done, total, copied, elapsedMs, sources, ...rest} = info
-  return {...rest, sources: [...sources], done: BigInt(done), total: BigInt(total), copied: BigInt(copied), elapsedMs: BigInt(Math.round(elapsedMs))}
 }

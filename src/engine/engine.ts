@@ -171,11 +171,30 @@ export class Engine {
     if (this.#closed !== undefined) throw new LonghornError('CONFLICT', 'the engine is shutting down')
     const present = this.volume.replicas.find(link => link.address === address)
     if (present !== undefined && present.mode !== 'ERR') return this.#status(address)
-    if (this.#rebuilds.get(address)?.info.state === 'in_progress') throw new LonghornError('BUSY', `replica ${address} is being taken in already`)
+    const before = this.#rebuilds.get(address)
+    if (before?.info.state === 'in_progress' && !before.dropped) throw new LonghornError('BUSY', `replica ${address} is being taken in already`)
+    await before?.ended()
     if (present !== undefined) this.volume.removeReplica(present, new LonghornError('CONFLICT', 'it is being added again'))
     if (!this.#controls.has(address)) this.#controls.set(address, new ReplicaControl(address, this.#options.volume))
     await this.#rebuild(address, {bytesPerSecond, resync: false})
     return this.#status(address)
+  }
+
+  /** Throws NOT_FOUND. */
+  findReplica(address: string): ReplicaStatus {
+    if (this.#controls.has(address)) return this.#status(address)
+    throw new LonghornError('NOT_FOUND', `this volume has no replica ${JSON.stringify(address.slice(0, 256))}`)
+  }
+
+  /** Waits until a replica that is being rebuilt is up to date. NOT_FOUND, or IO with the reason when it could not be rebuilt. */
+  async rebuilt(address: string, signal: AbortSignal): Promise<ReplicaStatus> {
+    this.findReplica(address)
+    const rebuild = this.#rebuilds.get(address)
+    await Promise.race([rebuild?.ended(), aborted(signal)])
+    signal.throwIfAborted()
+    const status = this.findReplica(address)
+    if (status.mode === 'RW') return status
+    throw new LonghornError('IO', `replica ${address} could not be rebuilt: ${rebuild?.info.error ?? status.reason ?? 'it is not being rebuilt'}`)
   }
 
   /** The last rebuild of each replica. */
@@ -402,6 +421,12 @@ function warnOfUnsafeReplicas(volume: Volume, to: Log): void {
 
 function log(to: Log, frontend: string, endpoint: string): void {
   to.info({frontend, endpoint}, 'frontend up')
+}
+
+function aborted(signal: AbortSignal): Promise<void> {
+  return new Promise(resolve => {
+    signal.addEventListener('abort', () => resolve(), {once: true})
+  })
 }
 
 /** RFC 3339, UTC, whole seconds. */

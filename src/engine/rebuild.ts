@@ -54,13 +54,17 @@ export class Rebuild {
   #snapshot = ''
   #link: ReplicaLink | undefined
   #info: RebuildInfo
-  #ended: Promise<void> = Promise.resolve()
+  readonly #ended: Promise<void>
+  #end: () => void = () => undefined
   #stopped = false
 
   constructor(host: RebuildHost, control: ReplicaControl, options: RebuildOptions) {
     this.#host = host
     this.#control = control
     this.#options = options
+    this.#ended = new Promise(resolve => {
+      this.#end = resolve
+    })
     this.#info = {address: control.address, sources: [], state: 'in_progress', error: '', done: 0, total: 0, copied: 0, elapsedMs: 0, resync: options.resync}
   }
 
@@ -78,14 +82,20 @@ export class Rebuild {
       await this.#host.inTurn(() => this.#join())
     } catch (error) {
       await this.#fail(error)
+      this.#end()
       throw error
     }
-    this.#ended = this.#finishLater()
+    void this.#finishLater().finally(() => this.#end())
   }
 
   /** The engine ends, and so does this: another engine begins it again. */
   stop(): void {
     this.#stopped = true
+  }
+
+  /** The replica was dropped meanwhile: this is about to end. */
+  get dropped(): boolean {
+    return this.#link?.mode === 'ERR'
   }
 
   /** Resolves when it has ended, in whatever way. */

@@ -184,6 +184,11 @@ export class Replica {
     })
   }
 
+  /** An engine of ours has it open: rebuilds are its business, and not a client's. */
+  get directed(): boolean {
+    return this.#session?.strict === true
+  }
+
   /** Of the rebuild under way, or the last one since the replica was opened. */
   get rebuildStatus(): RebuildStatus {
     return this.#session?.rebuild?.status ?? this.#lastRebuild

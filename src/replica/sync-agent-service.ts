@@ -76,6 +76,11 @@ export function syncAgentService(replica: Replica, agent: SyncAgent): Service {
       return {port: await agent.launchReceiver(toFileName)}
     },
     async replicaRebuildStatus() {
+      if (replica.directed) {
+        const {state, error, done, total} = replica.rebuildStatus
+        const progress = state === 'complete' ? 100 : Math.min(99, Math.floor((100 * done) / Math.max(total, 1)))
+        return {isRebuilding: state === 'in_progress', error, progress, state, fromReplicaAddress: '', fromReplicaAddressList: []}
+      }
       const {state, progress, error} = agent.rebuild.status
       return {isRebuilding: agent.rebuild.running, error, progress, state, fromReplicaAddress: '', fromReplicaAddressList: [...agent.rebuildSources]}
     },

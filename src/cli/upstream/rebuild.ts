@@ -1,5 +1,5 @@
 // Adding a replica to an engine of upstream's kind: the client leads it through the steps (reference: engine-interop 4.3).
-import {LonghornError} from '../../lib/errors.js'
+import {isKind, LonghornError} from '../../lib/errors.js'
 import {toSize} from '../../protocol/grpc/fields.js'
 import {ReplicaMode} from '../../protocol/proto/generated/controller.js'
 import type {Replica} from '../../protocol/proto/generated/replica.js'
@@ -37,6 +37,7 @@ export async function addReplica(engine: EngineClient, request: AddRequest, sign
     await startWith(engine, request, signal)
     return
   }
+  if (await takenIn(engine, address, request.totalTimeoutS * 1000, signal)) return
   await using target = connectReplica(address, volumeName, instanceName)
   await grow(target, address, volume.size, signal)
   await forgetFailedRebuild(target, signal)
@@ -82,6 +83,18 @@ export async function addRestoreReplica(engine: EngineClient, request: AddReques
 
 async function startWith(engine: EngineClient, {address, sizeBytes, currentSizeBytes}: AddRequest, signal: AbortSignal): Promise<void> {
   await engine.volumeStart({replicaAddresses: [address], size: BigInt(sizeBytes), currentSize: BigInt(currentSizeBytes)}, {signal})
+}
+
+/** An engine of ours does it all by itself. False when it is one of upstream. */
+async function takenIn(engine: EngineClient, address: string, timeoutMs: number, signal: AbortSignal): Promise<boolean> {
+  try {
+    await engine.replicaAdd({address, bytesPerSecond: 0n}, {signal, timeoutMs})
+  } catch (error) {
+    if (isKind(error, 'UNSUPPORTED')) return false
+    throw error
+  }
+  await engine.replicaVerifyRebuild({address, instanceName: ''}, {signal, timeoutMs})
+  return true
 }
 
 /** A replica that is smaller than the volume becomes as large. */

@@ -31,9 +31,10 @@ export class RebuildTarget {
     this.#complete = complete
   }
 
-  /** Begins or ends it; ending one that is not complete leaves the replica as it is. CONFLICT when the replica is not open. */
+  /** Begins or ends it, unless an engine of ours does that by itself; ending one that is not complete leaves the replica as it is. CONFLICT when the replica is not open. */
   set(rebuilding: boolean): Promise<void> {
     return this.#replica.exclusive(async volume => {
+      if (this.#replica.directed) return
       if (volume === undefined) throw new LonghornError('CONFLICT', `the replica in ${this.#replica.directory} is not open`)
       if (!rebuilding && volume.meta.rebuilding && !this.#complete) {
         this.#log.warn('the layers have not all been received: the replica goes on as one that is being rebuilt')
@@ -51,7 +52,7 @@ export class RebuildTarget {
    */
   reload(): Promise<void> {
     return this.#replica.exclusive(async volume => {
-      if (volume === undefined) return
+      if (volume === undefined || this.#replica.directed) return
       await volume.reload(this.#complete || !volume.meta.rebuilding)
       this.#log.info({layers: volume.directory.chain.length}, 'reloaded')
     })

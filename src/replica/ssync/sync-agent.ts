@@ -98,6 +98,8 @@ export class SyncAgent {
   /** Has the files of other replicas sent here, as part of a rebuild. Resolves when all are here and durable. */
   async syncFiles(request: FilesSyncRequest, signal: AbortSignal): Promise<void> {
     const {replica, target, ports, volumeName, log} = this.#options
+    // An engine of ours has the replica fetch what it lacks, and leaves nothing to its client.
+    if (replica.directed && request.syncFileInfoList.length === 0) return
     const rebuildSources = sourcesOf(request)
     await target.check()
     const {directory} = await replica.describe()
