@@ -42,7 +42,7 @@ export default class UpstreamSnapshotsRm extends UpstreamCommand {
     }
     // Nobody needs the checksum of what is removed; an agent that computes none has none to stop.
     await withAgent(replica, volumeName, agent => agent.snapshotHashCancel({snapshotName: name}, {signal: this.signal})).catch((error: unknown) => {
-      if (!isKind(error, 'UNSUPPORTED')) throw error
+      if (!isKind(error, 'UNSUPPORTED') && !isKind(error, 'NOT_FOUND')) throw error
     })
   }
 }
