@@ -56,7 +56,7 @@ export class Rebuild {
   #info: RebuildInfo
   readonly #ended: Promise<void>
   #end: () => void = () => undefined
-  #stopped = false
+  readonly #stop = new AbortController()
 
   constructor(host: RebuildHost, control: ReplicaControl, options: RebuildOptions) {
     this.#host = host
@@ -90,7 +90,7 @@ export class Rebuild {
 
   /** The engine ends, and so does this: another engine begins it again. */
   stop(): void {
-    this.#stopped = true
+    this.#stop.abort()
   }
 
   /** The replica was dropped meanwhile: this is about to end. */
@@ -166,13 +166,14 @@ export class Rebuild {
   /** Until the replica has all layers. */
   async #wait(): Promise<void> {
     for (;;) {
-      if (this.#stopped) throw new LonghornError('INTERRUPTED', 'the engine was stopped')
+      if (this.#stop.signal.aborted) throw new LonghornError('INTERRUPTED', 'the engine was stopped')
       if (this.#link!.mode === 'ERR') throw this.#link!.failure ?? new LonghornError('IO', 'the replica was dropped')
       const {state, error, done, total, copied} = await this.#control.rebuildProgress()
       this.#info = {...this.#info, done: Number(done), total: Number(total), copied: Number(copied)}
       if (state === 'complete') return
       if (state !== 'in_progress') throw new LonghornError('IO', error === '' ? `the rebuild is "${state}"` : error)
-      await sleep(POLL_MS, undefined, {ref: false})
+      // A stop is looked at at once.
+      await sleep(POLL_MS, undefined, {signal: this.#stop.signal}).catch(() => undefined)
     }
   }
 
@@ -201,7 +202,7 @@ export class Rebuild {
   async #fail(error: unknown): Promise<void> {
     const reason = error instanceof LonghornError ? error : new LonghornError('IO', messageOf(error), {}, {cause: error})
     this.#info = {...this.info, state: 'error', error: reason.message}
-    if (this.#stopped) return
+    if (this.#stop.signal.aborted) return
     this.#host.log.error({replica: this.#control.address, reason: reason.message}, 'rebuild failed')
     if (this.#link !== undefined) this.#host.volume.fail(this.#link, reason)
     // It has nothing to tell: what it is, is in its directory.

@@ -1,6 +1,6 @@
 // File systems on /dev/longhorn/VOL over two replicas, with the tools that everybody uses.
 import {readFileSync} from 'node:fs'
-import {open, rm, stat} from 'node:fs/promises'
+import {open, readdir, rm, stat} from 'node:fs/promises'
 import {join} from 'node:path'
 import t, {type Test} from 'tap'
 import {until} from '../support/until.js'
@@ -46,7 +46,7 @@ async function keepsFiles(t: Test, {make, check, leastBytes}: FileSystem): Promi
   await tool([...check, device])
   await volume.stop()
   t.same(tracesOf(volume.name), [], 'an engine that was stopped leaves nothing on the host')
-  const [first, second] = await volume.sumsOfHeads()
+  const [first, second] = await volume.sumsOfReplicas()
   t.equal(first, second, 'both replicas hold the same')
 
   await volume.startReplicas()
@@ -72,7 +72,14 @@ async function givesSpaceBack(t: Test, volume: LiveVolume, mountPoint: string): 
 }
 
 function allocated(volume: LiveVolume): Promise<number[]> {
-  return Promise.all(volume.directories.map(async directory => (await stat(join(directory, 'volume-head-000.img'))).blocks * 512))
+  return Promise.all(volume.directories.map(spaceOf))
+}
+
+/** What the layers of a replica take, in bytes. */
+async function spaceOf(directory: string): Promise<number> {
+  const layers = (await readdir(directory)).filter(name => name.endsWith('.img'))
+  const sizes = await Promise.all(layers.map(async name => (await stat(join(directory, name))).blocks * 512))
+  return sizes.reduce((sum, size) => sum + size, 0)
 }
 
 async function stopsWhileMounted(t: Test, {make, check, leastBytes}: FileSystem): Promise<void> {

@@ -4,6 +4,7 @@ import {join} from 'node:path'
 import {setTimeout as sleep} from 'node:timers/promises'
 import t, {type Test} from 'tap'
 import {seededRandom, type Random} from '../replica/support/random.js'
+import {replicaImage} from '../support/replica-image.js'
 import {verifyByFio, withoutFio} from './support/fio.js'
 import {LiveVolume, type EngineOptions} from './support/live-volume.js'
 import {Load} from './support/load.js'
@@ -19,13 +20,13 @@ t.test('the engine is killed, and another one takes the replicas over', async t 
     await sleep(200 + random.below(700))
     await volume.engine.kill()
     await load.end()
-    checkFiles(t, volume, blocks, `round ${round}`)
+    await checkFiles(t, volume, blocks, `round ${round}`)
     load = await Load.start(await volume.startEngine(), blocks)
-    t.same(await volume.modes(), ['RW', 'RW'])
+    await volume.resynced()
     if (round === ROUNDS - 1) await load.stop()
   }
   await volume.stop()
-  checkFiles(t, volume, blocks, 'at the end')
+  await checkFiles(t, volume, blocks, 'at the end')
 })
 
 t.test('everything is killed', async t => {
@@ -34,12 +35,13 @@ t.test('everything is killed', async t => {
     await sleep(200 + random.below(700))
     await volume.killAll()
     await load.end()
-    checkFiles(t, volume, blocks, `round ${round}`)
+    await checkFiles(t, volume, blocks, `round ${round}`)
     load = await Load.start(await volume.start(), blocks)
+    await volume.resynced()
     if (round === ROUNDS - 1) await load.stop()
   }
   await volume.stop()
-  checkFiles(t, volume, blocks, 'at the end')
+  await checkFiles(t, volume, blocks, 'at the end')
 })
 
 t.test('one replica after the other is killed', async t => {
@@ -54,7 +56,7 @@ t.test('one replica after the other is killed', async t => {
   await load.stop()
   t.equal(metaOf(volume, 1).Dirty, true)
   await volume.engine.stop()
-  t.same(blocks.faults(contentOf(volume, 1)), [], 'the last replica has everything')
+  t.same(blocks.faults(await contentOf(volume, 1)), [], 'the last replica has everything')
   t.equal(metaOf(volume, 1).Dirty, false, 'and is clean')
   t.equal(metaOf(volume, 0).Dirty, true, 'which those that were killed are not')
   await volume.stopReplicas()
@@ -72,7 +74,7 @@ t.test('a replica hangs', async t => {
   await load.stop()
   await volume.killReplica(1)
   await volume.stop()
-  t.same(blocks.faults(contentOf(volume, 0)), [])
+  t.same(blocks.faults(await contentOf(volume, 0)), [])
 })
 
 t.test('the engine is told to stop under load', async t => {
@@ -81,8 +83,8 @@ t.test('the engine is told to stop under load', async t => {
   await sleep(200 + random.below(500))
   await volume.engine.stop()
   await load.end()
-  checkFiles(t, volume, blocks, 'after the stop')
-  t.ok(contentOf(volume, 0).equals(contentOf(volume, 1)), 'both replicas are the same')
+  await checkFiles(t, volume, blocks, 'after the stop')
+  t.ok((await contentOf(volume, 0)).equals(await contentOf(volume, 1)), 'both replicas are the same')
   t.same([0, 1].map(index => metaOf(volume, index).Dirty), [false, false], 'and clean')
   await volume.stopReplicas()
 })
@@ -128,15 +130,15 @@ async function begin(t: Test, replicas: number, options: EngineOptions = {}): Pr
   return {volume, random, blocks: new StampedBlocks(SIZE, random), uri: await volume.start(options)}
 }
 
-/** What each replica holds, past all of our code; also while it runs. */
-function checkFiles(t: Test, volume: LiveVolume, blocks: StampedBlocks, when: string): void {
+/** What each replica holds; also while it runs. */
+async function checkFiles(t: Test, volume: LiveVolume, blocks: StampedBlocks, when: string): Promise<void> {
   for (const index of volume.directories.keys()) {
-    t.same(blocks.faults(contentOf(volume, index)).slice(0, 5), [], `${when}: replica ${index} has all of ${blocks.answers} acknowledged requests`)
+    t.same(blocks.faults(await contentOf(volume, index)).slice(0, 5), [], `${when}: replica ${index} has all of ${blocks.answers} acknowledged requests`)
   }
 }
 
-function contentOf(volume: LiveVolume, replica: number): Buffer {
-  return readFileSync(join(volume.directories[replica]!, 'volume-head-000.img'))
+function contentOf(volume: LiveVolume, replica: number): Promise<Buffer> {
+  return replicaImage(volume.directories[replica]!)
 }
 
 function metaOf(volume: LiveVolume, replica: number): {Dirty: boolean} {

@@ -51,7 +51,7 @@ async function begin(t: Test, replicas: number, options: EngineOptions): Promise
 async function endsWithTheSameEverywhere(t: Test, volume: LiveVolume, uri: string): Promise<string[]> {
   const sums = Array<string>(volume.directories.length).fill(await volume.sum(uri))
   await volume.stop()
-  t.same(await volume.sumsOfHeads(), sums, 'after a clean stop every replica has in its file what was served')
+  t.same(await volume.sumsOfReplicas(), sums, 'after a clean stop every replica has in its file what was served')
   return sums
 }
 

@@ -1,9 +1,9 @@
 // What was flushed is there after a power cut: the replicas lie on file systems that forget what nobody has synced.
-import {readFileSync} from 'node:fs'
 import {join} from 'node:path'
 import {setTimeout as sleep} from 'node:timers/promises'
 import t, {type Test} from 'tap'
 import {seededRandom} from '../replica/support/random.js'
+import {replicaImage} from '../support/replica-image.js'
 import {shortDir} from '../support/short-dir.js'
 import {FragileDisk, withoutFragileDisks} from './support/fragile-disk.js'
 import {LiveVolume} from './support/live-volume.js'
@@ -34,7 +34,7 @@ async function survivesPowerCuts(t: Test, writeThrough: boolean): Promise<void> 
     await load.end()
     await Promise.all(disks.map(disk => disk.comeBack()))
     for (const [index, directory] of volume.directories.entries()) {
-      const content = readFileSync(join(directory, 'volume-head-000.img'))
+      const content = await replicaImage(directory)
       t.same(blocks.faults(content, 'power cut').slice(0, 5), [], `round ${round}: replica ${index}`)
     }
     blocks.forgetWhatWasNotFlushed()

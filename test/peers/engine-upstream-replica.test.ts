@@ -109,7 +109,8 @@ interface Files {
 function filesOf(directory: string): Files {
   const counter = readFileSync(join(directory, 'revision.counter'))
   return {
-    meta: readFileSync(join(directory, 'volume.meta'), 'utf8'),
+    // With a space before the newline that upstream does not see.
+    meta: readFileSync(join(directory, 'volume.meta'), 'utf8').replace(/ \n$/, '\n'),
     headMeta: readFileSync(join(directory, `${HEAD}.meta`), 'utf8'),
     counter,
     revision: Number(counter.toString('latin1').replace(/\0+$/, '')),

@@ -66,7 +66,7 @@ t.test('two initiators write at once, and one of them is killed', {skip: await w
   t.ok((await contents(volume, one)).subarray(HALF).every(byte => byte === SECOND))
   t.same(await volume.modes(), ['RW', 'RW'])
   await volume.stop()
-  const [left, right] = await volume.sumsOfHeads()
+  const [left, right] = await volume.sumsOfReplicas()
   t.equal(left, right, 'both replicas hold the same')
 })
 

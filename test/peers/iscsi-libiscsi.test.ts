@@ -72,6 +72,6 @@ t.test('iscsi-test-cu', {skip}, async t => {
   t.ok(passed >= LEAST_PASSED, `${passed} passed`)
   t.same(await volume.modes(), ['RW', 'RW'], 'no replica was lost')
   await volume.stop()
-  const [first, second] = await volume.sumsOfHeads()
+  const [first, second] = await volume.sumsOfReplicas()
   t.equal(first, second, 'and both hold the same')
 })

@@ -4,7 +4,9 @@ import {createReadStream} from 'node:fs'
 import {readdir} from 'node:fs/promises'
 import {join} from 'node:path'
 import type {Test} from 'tap'
+import {replicaSum} from '../../support/replica-image.js'
 import {shortDir} from '../../support/short-dir.js'
+import {until} from '../../support/until.js'
 import {Daemon, LONGHORN} from './daemon.js'
 import {attempt, tool} from './tool.js'
 
@@ -120,6 +122,11 @@ export class LiveVolume {
     return this.#addresses.flatMap(address => replicas.find(replica => replica.address === address)?.mode ?? [])
   }
 
+  /** Until all replicas are up to date: after a crash they are compared, while the volume is being used. */
+  async resynced(): Promise<void> {
+    await until(async () => (await this.modes()).every(mode => mode === 'RW'), 'all replicas are up to date', 60_000)
+  }
+
   /** SHA-256 of what each replica holds, served by an engine of its own. Nothing of the volume may run, and nothing does afterwards. */
   async servedByEach(): Promise<string[]> {
     const sums: string[] = []
@@ -146,9 +153,9 @@ export class LiveVolume {
     return file
   }
 
-  /** SHA-256 of the file that is all of the volume in a replica without snapshots: past all of our code. */
-  async sumsOfHeads(): Promise<string[]> {
-    return Promise.all(this.directories.map(directory => sumOfFile(join(directory, 'volume-head-000.img'))))
+  /** SHA-256 of what each replica holds. */
+  async sumsOfReplicas(): Promise<string[]> {
+    return Promise.all(this.directories.map(replicaSum))
   }
 
   #start(args: readonly string[]): Daemon {

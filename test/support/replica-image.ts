@@ -1,0 +1,25 @@
+import {createHash} from 'node:crypto'
+import {openVolumeView} from '../../src/replica/open-replica.js'
+
+const CHUNK_BYTES = 1024 * 1024
+
+/** All that a replica's directory holds of its volume, also while it is open. */
+export async function replicaImage(directory: string): Promise<Buffer> {
+  await using view = await openVolumeView(directory)
+  const bytes = Buffer.alloc(view.sizeBytes)
+  view.reader.readSync(bytes, 0, bytes.length, 0)
+  return bytes
+}
+
+/** SHA-256 of the same, for volumes that do not fit into memory. */
+export async function replicaSum(directory: string): Promise<string> {
+  await using view = await openVolumeView(directory)
+  const hash = createHash('sha256')
+  const chunk = Buffer.alloc(CHUNK_BYTES)
+  for (let offset = 0; offset < view.sizeBytes; offset += CHUNK_BYTES) {
+    const length = Math.min(CHUNK_BYTES, view.sizeBytes - offset)
+    await view.reader.read(chunk, 0, length, offset)
+    hash.update(chunk.subarray(0, length))
+  }
+  return hash.digest('hex')
+}
