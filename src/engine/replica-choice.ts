@@ -232,8 +232,9 @@ function wrongSize(address: string, has: number, volume: number): LonghornError 
 function noneLeft(candidates: readonly Candidate[], rejected: ReadonlyMap<string, LonghornError>, membership: Membership | undefined): LonghornError {
   const reasons = [...rejected.values()]
   const [first] = reasons
-  if (candidates.length === 1 && first !== undefined) return first
   const answered = candidates.some(({answer}) => !(answer instanceof Error))
+  // Upstream's manager looks for the exit code of NO_DATA when replicas answer and none can be used, be it one or many.
+  if (candidates.length === 1 && first !== undefined) return answered ? new LonghornError('NO_DATA', first.message, {}, {cause: first}) : first
   const hint = membership === undefined ? '' : `; the data of generation ${membership.generation} is on other replicas: give those, or --salvage to go on with less`
   const text = `no replica can be used: ${reasons.map(reason => reason.message).join('; ')}${hint}`
   return new LonghornError(answered ? 'NO_DATA' : 'UNREACHABLE', text)

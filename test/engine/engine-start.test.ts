@@ -146,7 +146,7 @@ t.test('replicas whose files cannot be used', async t => {
   t.test('an empty one', async t => {
     const one = await rig(t)
     const empty = await runReplica(t, join(one.folder, 'empty'), undefined)
-    await refused(t, {...one, replicas: [empty]}, engineOptions([empty]), {code: 'LH_NOT_FOUND', message: /has no files yet/})
+    await refused(t, {...one, replicas: [empty]}, engineOptions([empty]), {code: 'LH_NO_DATA', message: /has no files yet/})
     await refused(t, {...one, replicas: [...one.replicas, empty]}, engineOptions([...one.replicas, empty], {leastReplicas: 3}), {code: 'LH_NO_DATA'})
   })
 
@@ -161,7 +161,7 @@ t.test('replicas whose files cannot be used', async t => {
       const one = await rig(t)
       const [bad, good] = one.replicas
       spoil(bad!.directory)
-      await refused(t, one, engineOptions([bad!]), {code: 'LH_CORRUPT'})
+      await refused(t, one, engineOptions([bad!]), {code: 'LH_NO_DATA', message: /files are damaged/})
       await refused(t, one, engineOptions(one.replicas, {leastReplicas: 2}), {code: 'LH_NO_DATA'})
       await works(t, {...one, replicas: [good!]})
     })
