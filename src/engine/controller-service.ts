@@ -2,10 +2,10 @@ import {LonghornError} from '../lib/errors.js'
 import {versionInfo} from '../lib/version-info.js'
 import {toSize, toText} from '../protocol/grpc/fields.js'
 import {provide, type Service} from '../protocol/grpc/service.js'
-import {ControllerServiceDefinition, ReplicaMode, type ControllerReplica, type ReplicaRebuildInfo, type VersionOutput, type Volume} from '../protocol/proto/generated/controller.js'
+import {ControllerServiceDefinition, ReplicaMode, type VersionOutput, type Volume} from '../protocol/proto/generated/controller.js'
 import {maintenanceHandlers} from './controller-maintenance.js'
 import {controllerReplica, rebuildHandlers} from './controller-rebuild.js'
-import type {Engine, ReplicaStatus} from './engine.js'
+import type {Engine} from './engine.js'
 
 /** ControllerService (reference: engine-interop 3.4) over one engine; slot-service.ts has what starts and ends it. */
 export function controllerService(engine: Engine): Service {
