@@ -16,6 +16,8 @@ const AT_ONCE = 6
 const WINDOW_BYTES = 64 * 1024 * 1024
 /** Data with gaps up to this is read in one piece. */
 const GAP_BYTES = 64 * 1024
+/** What differs in a region is looked for in parts of this size. */
+const PART_BYTES = 32 * 1024
 /** A region whose copy is not what the source says is fetched this often. */
 const ATTEMPTS = 3
 
@@ -95,13 +97,30 @@ class LayerSync {
     const theirs = await dataAt(source, region)
     let copied = 0
     for (let attempt = 1; ; attempt++) {
-      copied += await this.#copy(source, region, theirs)
+      const parts = attempt === 1 && ours.length > 0 ? await this.#differing(source, region) : [region]
+      copied += await this.#copy(source, region, overlaps(theirs, parts))
       await this.#punch(without(this.#blocks(region), theirs))
       if (wanted.equals(await digestRegion(this.file, this.#blocks(region), region.offset))) return copied
       if (attempt === ATTEMPTS) {
         throw new LonghornError('CORRUPT', `${this.options.file}: ${region.length} bytes at ${region.offset} are not what ${source.peer} has, after ${ATTEMPTS} attempts`)
       }
     }
+  }
+
+  /** The parts of a region that are not what the source has: of what was written in small pieces little has to be copied. */
+  async #differing(source: SourceConnection, region: Range): Promise<Range[]> {
+    const end = region.offset + region.length
+    const parts = Array.from({length: Math.ceil(region.length / PART_BYTES)}, (_, index) => {
+      const offset = region.offset + index * PART_BYTES
+      return {offset, length: Math.min(PART_BYTES, end - offset)}
+    })
+    const same = await Promise.all(
+      parts.map(async part => {
+        const [theirs, ours] = await Promise.all([source.digest(part.offset, part.length), digestRegion(this.file, this.#blocks(part), part.offset)])
+        return theirs.equals(ours)
+      }),
+    )
+    return parts.filter((_, index) => !same[index])
   }
 
   async #copy(source: SourceConnection, region: Range, theirs: readonly Range[]): Promise<number> {
