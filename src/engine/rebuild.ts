@@ -197,6 +197,9 @@ export class Rebuild {
     for (const result of results) {
       if (result.status === 'rejected') this.#host.log.warn({snapshot: this.#snapshot, reason: messageOf(result.reason)}, 'the snapshot of a rebuild could not be marked as removed')
     }
+    // While another replica is being rebuilt this is refused; the next one gives back the space of both.
+    const purges = await Promise.allSettled(this.#host.volume.readers.filter(link => link.canRebuild).map(link => this.#host.control(link).purge()))
+    for (const purge of purges) if (purge.status === 'rejected') this.#host.log.debug({reason: messageOf(purge.reason)}, 'a replica does not purge now')
   }
 
   async #fail(error: unknown): Promise<void> {

@@ -13,6 +13,7 @@ import {
   type ReplicaRebuildRequest,
 } from '../protocol/proto/generated/replica.js'
 import {toMembership, type Membership} from './membership.js'
+import {SyncAgentServiceDefinition} from '../protocol/proto/generated/sync-agent.js'
 import type {SnapshotUsage} from '../protocol/snapshot-limits.js'
 
 /** What the engine needs to know of a replica before it uses it. */
@@ -152,6 +153,16 @@ export class ReplicaControl {
   /** Makes a whole replica of one that was rebuilt. It reads where each of its layers has data. */
   async finishRebuild(session: string, layers: DiskInfo[]): Promise<void> {
     await this.#rpc.replicaRebuildFinish({session, layers}, {timeoutMs: JOIN_TIMEOUT_MS})
+  }
+
+  /** Begins to give back the space of removed snapshots. BUSY while its layers are needed for something else. */
+  async purge(): Promise<void> {
+    const agent = connect(SyncAgentServiceDefinition, {peer: 'sync agent', address: {...this.#tcp, port: this.#tcp.port + 2}, timeoutMs: CALL_TIMEOUT_MS})
+    try {
+      await agent.snapshotPurge()
+    } finally {
+      agent.destroy()
+    }
   }
 
   /** Marks a snapshot, by its file name, as removed. */

@@ -402,9 +402,14 @@ export class Replica {
 
   async #export(kind: 'layer' | 'view', layer: string): Promise<Export> {
     if (this.#session === undefined || this.#session.rebuild !== undefined) throw new LonghornError('CONFLICT', 'this replica is no source: it is closed, or being rebuilt itself')
-    if (this.#purge?.status.state === 'in_progress') throw new LonghornError('BUSY', 'the replica is purging its snapshots')
     this.#exports += 1
     try {
+      if (this.isPurging) {
+        // Another replica is worth more than space. What the purge has not done the next one does.
+        this.#log.warn('the purge is broken off: the layers are needed to rebuild another replica')
+        this.#purge?.breakOff()
+        await this.#purge?.ended()
+      }
       const opened = await openExport(this.directory, kind, layer, this.#log)
       const close = (): void => {
         this.#exports -= 1

@@ -5,18 +5,11 @@ import {formatAddress} from '../../src/lib/address.js'
 import {ControllerServiceDefinition, ReplicaMode} from '../../src/protocol/proto/generated/controller.js'
 import {SyncAgentServiceDefinition} from '../../src/protocol/proto/generated/sync-agent.js'
 import {ReplicaServiceDefinition} from '../../src/protocol/proto/generated/replica.js'
-import {openVolumeView} from '../../src/replica/open-replica.js'
 import {parseReplicaAddress} from '../../src/engine/replica-control.js'
 import {write} from '../support/request.js'
+import {replicaImage} from '../support/replica-image.js'
 import {shortDir} from '../support/short-dir.js'
-import {engineOptions, runEngine, runReplicas, SIZE_BYTES, type RunningReplica} from './support/running.js'
-
-async function bytesOf({directory}: RunningReplica): Promise<Buffer> {
-  await using view = await openVolumeView(directory)
-  const bytes = Buffer.alloc(view.sizeBytes)
-  view.reader.readSync(bytes, 0, bytes.length, 0)
-  return bytes
-}
+import {engineOptions, runEngine, runReplicas, SIZE_BYTES} from './support/running.js'
 
 t.test("upstream's client leads a rebuild through its steps, and there is nothing for it to do", async t => {
   const [one, two] = await runReplicas(t, shortDir(t), 2)
@@ -41,7 +34,7 @@ t.test("upstream's client leads a rebuild through its steps, and there is nothin
   await two!.rpc.rebuildingSet({rebuilding: false})
   t.match(await agent.replicaRebuildStatus(), {isRebuilding: false, state: 'complete', progress: 100})
   await write(engine.volume, 513, Buffer.alloc(1000, 9))
-  t.ok((await bytesOf(two!)).equals(await bytesOf(one!)))
+  t.ok((await replicaImage(two!.directory)).equals(await replicaImage(one!.directory)))
   t.same((await controller.replicaList()).replicas.map(({mode}) => mode), [ReplicaMode.RW, ReplicaMode.RW])
   await t.rejects(controller.replicaVerifyRebuild({address: 'tcp://10.0.0.1:9', instanceName: ''}), {code: 'LH_NOT_FOUND'})
   await t.rejects(controller.controllerReplicaCreate({address: 'tcp://127.0.0.1:1', snapshotRequired: false}), {code: 'LH_UNSUPPORTED'})
@@ -62,6 +55,6 @@ t.test('add-replica on an engine of ours, also after a rebuild that was cut shor
   const request = {address: two!.address, instanceName: '', volumeName: undefined, sizeBytes: SIZE_BYTES, currentSizeBytes: SIZE_BYTES, fastSync: true, fileTimeoutS: 5, totalTimeoutS: 60}
   await addReplica(controller, request, new AbortController().signal)
   t.same(engine.replicas.map(({mode}) => mode), ['RW', 'RW'])
-  t.ok((await bytesOf(two!)).equals(await bytesOf(one!)))
+  t.ok((await replicaImage(two!.directory)).equals(await replicaImage(one!.directory)))
   t.ok(formatAddress(address).startsWith('tcp://'))
 })

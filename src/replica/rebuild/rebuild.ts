@@ -114,6 +114,7 @@ export class Rebuild {
   }
 
   async #run(request: RebuildRequest, pace: RebuildPace): Promise<void> {
+    await this.#view!.connectAll()
     for (const layer of request.layers) {
       const before = this.#status.done
       if (await this.#needed(layer, request)) await this.#layer(layer, request, pace)

@@ -36,6 +36,12 @@ export class Sources {
     }
   }
 
+  /** Connects to all of them, which keeps them from purging what is being read. Throws when that is not possible with any. */
+  async connectAll(): Promise<void> {
+    const results = await Promise.allSettled(this.addresses.map((_, index) => this.#connect(index)))
+    if (results.every(result => result.status === 'rejected')) await this.ask(() => Promise.resolve())
+  }
+
   close(): void {
     for (const connection of this.#connections) connection?.close()
   }
