@@ -89,18 +89,18 @@ export class ChangedRegions {
     this.#flushing.clear()
   }
 
-  /** A replica, by its address, is dropped. */
-  dropped(address: string): void {
+  /** A replica, by its name, is dropped: that is the same when it comes back at another address. */
+  dropped(name: string): void {
     const missed = new RegionSet(this.#sizeBytes)
     missed.addAll(this.#recent)
     missed.addAll(this.#flushing)
-    this.#missed.set(address, missed)
+    this.#missed.set(name, missed)
   }
 
   /** What a replica that was dropped has missed up to now; undefined when that is not known. It is not kept any longer. */
-  take(address: string): RegionSet | undefined {
-    const missed = this.#missed.get(address)
-    this.#missed.delete(address)
+  take(name: string): RegionSet | undefined {
+    const missed = this.#missed.get(name)
+    this.#missed.delete(name)
     return missed
   }
 

@@ -135,7 +135,7 @@ export class Rebuild {
     link.member = this.#options.resync
     let missed: RegionSet | undefined
     await takeSnapshot(this.#host, request, () => {
-      missed = volume.takeMissed(link.address)
+      missed = volume.takeMissed(link.name)
       volume.addReplica(link)
     })
     const below = await this.#host.control(source).layers()

@@ -122,9 +122,9 @@ export class Volume implements BlockDevice, LinkOwner {
     this.#options.log.info({replica: link.address, readers: this.#readers.length}, 'replica is up to date')
   }
 
-  /** Where a dropped replica, by its address, may differ; see ChangedRegions.take(). */
-  takeMissed(address: string): RegionSet | undefined {
-    return this.#changed.take(address)
+  /** Where a dropped replica, by its name, may differ; see ChangedRegions.take(). */
+  takeMissed(name: string): RegionSet | undefined {
+    return this.#changed.take(name)
   }
 
   /** Forgets a replica; one that is still in use is taken out of use first. */
@@ -246,7 +246,7 @@ export class Volume implements BlockDevice, LinkOwner {
       link.client.close(reason)
       return
     }
-    if (mode === 'RW') this.#changed.dropped(link.address)
+    if (mode === 'RW') this.#changed.dropped(link.name)
     this.#membersChanged()
     if (link.member) this.#recordMembers()
     this.#options.log.error({replica: link.address, reason: reason.message, left: this.#readers.length}, 'replica dropped')

@@ -1,7 +1,7 @@
 import {constants} from 'node:fs'
 import {open, type FileHandle} from 'node:fs/promises'
 import {join} from 'node:path'
-import {LonghornError} from '../../lib/errors.js'
+import {asError, LonghornError} from '../../lib/errors.js'
 import {punchHole} from '../../lib/sys/fallocate.js'
 import {scannerFor, type ExtentScanner} from '../../lib/sys/file-extents.js'
 import {overlaps, without, type Range} from '../purge/copy-data.js'
@@ -47,6 +47,11 @@ export async function syncLayer(options: LayerSyncOptions): Promise<void> {
 }
 
 class LayerSync {
+  /** Not in use; there are at most as many as regions at once. */
+  readonly #buffers: Buffer[] = []
+  #writingBack: Promise<unknown> | undefined
+  #failure: Error | undefined
+
   constructor(
     readonly options: LayerSyncOptions,
     readonly file: FileHandle,
@@ -57,7 +62,18 @@ class LayerSync {
     const {lengthBytes} = this.options
     for (let offset = 0; offset < lengthBytes; offset += WINDOW_BYTES) {
       await this.#window({offset, length: Math.min(WINDOW_BYTES, lengthBytes - offset)})
+      this.#writeBack()
     }
+    await this.#writingBack
+    if (this.#failure !== undefined) throw this.#failure
+  }
+
+  /** Has the disk begin with what was copied, so that little is left to sync at the end. The kernel reports an error once: it is kept. */
+  #writeBack(): void {
+    this.#writingBack ??= this.file
+      .datasync()
+      .catch((error: unknown) => (this.#failure ??= asError(error)))
+      .finally(() => (this.#writingBack = undefined))
   }
 
   async #window(window: Range): Promise<void> {
@@ -124,14 +140,18 @@ class LayerSync {
   }
 
   async #copy(source: SourceConnection, region: Range, theirs: readonly Range[]): Promise<number> {
-    const content = Buffer.allocUnsafe(region.length)
-    let copied = 0
-    for (const span of spans(theirs)) {
-      await source.read(content, span.offset - region.offset, span.length, span.offset)
-      copied += span.length
+    const content = this.#buffers.pop() ?? Buffer.allocUnsafeSlow(REGION_BYTES)
+    try {
+      let copied = 0
+      for (const span of spans(theirs)) {
+        await source.read(content, span.offset - region.offset, span.length, span.offset)
+        copied += span.length
+      }
+      for (const {offset, length} of theirs) await writeFully(this.file, content, offset - region.offset, length, offset)
+      return copied
+    } finally {
+      this.#buffers.push(content)
     }
-    for (const {offset, length} of theirs) await writeFully(this.file, content, offset - region.offset, length, offset)
-    return copied
   }
 
   #blocks(region: Range): Range[] {
