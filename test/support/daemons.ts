@@ -65,9 +65,10 @@ export class Daemon {
   }
 }
 
-/** Starts `longhorn ARGS --json` and waits for the line that says it is ready: `control` and, for an engine, `endpoint`. */
-export async function startDaemon(t: Test, args: readonly string[]): Promise<{daemon: Daemon; ready: Record<string, string>}> {
-  const child = spawn(process.execPath, [LONGHORN, ...args, '--json'], {
+/** Starts `longhorn ARGS --json`, by `prefix` if it is given, and waits for the line that says it is ready: `control` and, for an engine, `endpoint`. */
+export async function startDaemon(t: Test, args: readonly string[], prefix: readonly string[] = []): Promise<{daemon: Daemon; ready: Record<string, string>}> {
+  const [command = '', ...rest] = [...prefix, process.execPath, LONGHORN, ...args, '--json']
+  const child = spawn(command, rest, {
     stdio: ['ignore', 'pipe', 'pipe'],
     env: {PATH: process.env.PATH, HOME: '/nonexistent', NO_COLOR: '1'},
   })
@@ -94,8 +95,8 @@ export async function startDaemon(t: Test, args: readonly string[]): Promise<{da
 }
 
 /** A replica process in `directory`; resolves with its address. */
-export async function startReplica(t: Test, directory: string, sizeBytes: number, listen = '127.0.0.1:0'): Promise<{daemon: Daemon; address: string}> {
-  const {daemon, ready} = await startDaemon(t, ['replica', directory, '--size', `${sizeBytes}`, '--listen', listen])
+export async function startReplica(t: Test, directory: string, sizeBytes: number, listen = '127.0.0.1:0', prefix: readonly string[] = []): Promise<{daemon: Daemon; address: string}> {
+  const {daemon, ready} = await startDaemon(t, ['replica', directory, '--size', `${sizeBytes}`, '--listen', listen], prefix)
   return {daemon, address: ready.control!}
 }
 
@@ -105,10 +106,12 @@ export interface EngineProcessOptions {
   /** Where the `socket` frontend listens. */
   readonly socket: string
   readonly more?: readonly string[]
+  /** What runs it, see startDaemon(). */
+  readonly prefix?: readonly string[]
 }
 
 /** An engine process of volume `vol` with the `socket` frontend. */
-export async function startEngine(t: Test, {sizeBytes, replicas, socket, more = []}: EngineProcessOptions): Promise<{daemon: Daemon; address: string}> {
+export async function startEngine(t: Test, {sizeBytes, replicas, socket, more = [], prefix = []}: EngineProcessOptions): Promise<{daemon: Daemon; address: string}> {
   const {daemon, ready} = await startDaemon(t, [
     'engine',
     'vol',
@@ -122,6 +125,6 @@ export async function startEngine(t: Test, {sizeBytes, replicas, socket, more = 
     '--frontend-listen',
     `unix:${socket}`,
     ...more,
-  ])
+  ], prefix)
   return {daemon, address: ready.control!}
 }

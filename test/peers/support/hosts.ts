@@ -1,0 +1,63 @@
+// Hosts of a test: network namespaces, each with a cable to this one that can be pulled.
+import {execFileSync, spawnSync} from 'node:child_process'
+import type {Test} from 'tap'
+
+let made = 0
+
+/** Why there are none here, or false. */
+export function withoutHosts(): string | false {
+  if (process.getuid?.() !== 0) return 'making network namespaces needs root'
+  const name = `lh-probe-${process.pid}`
+  const {status, stderr, error} = spawnSync('ip', ['netns', 'add', name])
+  if (error !== undefined || status !== 0) return `no network namespaces here: ${error?.message ?? stderr.toString().trim()}`
+  execFileSync('ip', ['netns', 'delete', name])
+  return false
+}
+
+/** A network namespace with an address of its own. It is removed after the test; what runs in it has to be ended before. */
+export class Host {
+  readonly name: string
+  /** Its own address, and that of this side of the cable. */
+  readonly address: string
+  readonly gateway: string
+  readonly #cable: string
+
+  constructor(t: Test) {
+    const number = made++
+    this.name = `lh-${process.pid}-${number}`
+    this.#cable = `lh${process.pid % 100_000}x${number}`
+    // 198.18.0.0/15 is for measurements between networks (RFC 2544) and routed nowhere.
+    const net = `198.18.${process.pid % 250}.${number * 4}`.replace(/\.\d+$/, '')
+    this.gateway = `${net}.${number * 4 + 1}`
+    this.address = `${net}.${number * 4 + 2}`
+    ip('netns', 'add', this.name)
+    t.teardown(() => ip('netns', 'delete', this.name))
+    ip('link', 'add', this.#cable, 'type', 'veth', 'peer', 'name', 'eth0', 'netns', this.name)
+    ip('address', 'add', `${this.gateway}/30`, 'dev', this.#cable)
+    ip('link', 'set', this.#cable, 'up')
+    this.#inside('address', 'add', `${this.address}/30`, 'dev', 'eth0')
+    for (const device of ['lo', 'eth0']) this.#inside('link', 'set', device, 'up')
+  }
+
+  /** What runs a command there. */
+  get prefix(): readonly string[] {
+    return ['ip', 'netns', 'exec', this.name]
+  }
+
+  /** Nothing gets through from now on; neither side is told. */
+  cut(): void {
+    this.#inside('link', 'set', 'eth0', 'down')
+  }
+
+  mend(): void {
+    this.#inside('link', 'set', 'eth0', 'up')
+  }
+
+  #inside(...args: readonly string[]): void {
+    ip('-n', this.name, ...args)
+  }
+}
+
+function ip(...args: readonly string[]): void {
+  execFileSync('ip', args, {stdio: ['ignore', 'ignore', 'pipe']})
+}
