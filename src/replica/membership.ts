@@ -68,8 +68,8 @@ export async function writeRecord(directory: string, record: ReplicaRecord & {re
     await using file = await open(path, 'r+')
     const text = formatSlot(record)
     // Both slots of a new file, so that later ones find their space taken.
-    if (created) await file.write(text, SLOT_BYTES)
-    await file.write(text, (record.sequence % 2) * SLOT_BYTES)
+    if (created) await file.write(text, 0, SLOT_BYTES, SLOT_BYTES)
+    await file.write(text, 0, SLOT_BYTES, (record.sequence % 2) * SLOT_BYTES)
     await file.datasync()
     if (created) await disk.syncDirectory(directory)
   } catch (error) {
