@@ -7,7 +7,7 @@ import type {Frontend, FrontendKind, IscsiSettings} from './frontends/frontend.j
 import {MemberLog} from './membership.js'
 import {openLink} from './open-link.js'
 import {Rebuild, type RebuildInfo, type RebuildOptions} from './rebuild.js'
-import {chooseReplicas, type Candidate, type Choice} from './replica-choice.js'
+import {chooseReplicas, isInUse, type Candidate, type Choice} from './replica-choice.js'
 import {parseReplicaAddress, ReplicaControl} from './replica-control.js'
 import type {ReplicaLink, ReplicaMode} from './replica-link.js'
 import {Scrub} from './scrub/scrub.js'
@@ -91,15 +91,14 @@ export class Engine {
     undo.defer(() => {
       for (const control of controls) control.disconnect()
     })
-    const candidates = await Promise.all(controls.map(control => ask(control, signal)))
-    signal?.throwIfAborted()
-    const choice = chooseReplicas(candidates, options)
+    const session = randomUUID()
+    const choice = await takeOver(controls, session, options, signal)
     const complete = choice.usable.length + choice.resync.length
     if (complete < options.leastReplicas) throw tooFew(options.leastReplicas, complete, new Map([...choice.rejected, ...choice.rebuild]))
 
     const volume = new Volume({...options, name: options.volume, sizeBytes: choice.sizeBytes})
     undo.defer(() => volume.close())
-    const engine = new Engine(options, volume, new Map(controls.map(control => [control.address, control])), choice, randomUUID())
+    const engine = new Engine(options, volume, new Map(controls.map(control => [control.address, control])), choice, session)
     await engine.#openAll(controls.filter(control => choice.usable.includes(control.address)), undo, signal)
     signal?.throwIfAborted()
     if (volume.replicas.length === 0) throw tooFew(Math.max(options.leastReplicas, 1), 0, engine.#rejected)
@@ -373,6 +372,28 @@ async function ask(control: ReplicaControl, signal: AbortSignal | undefined): Pr
     return {address: control.address, answer: await control.inspect(signal)}
   } catch (error) {
     return {address: control.address, answer: error as Error}
+  }
+}
+
+/**
+ * Chooses among the replicas, and takes those that are in use from the engine that has them. That engine may be alive: as long as one
+ * replica is left to it, it goes on, records there that the others are out, and acknowledges writes that only this one has. So what
+ * they say of themselves counts when none of those that are to be used is its any more. Throws as chooseReplicas() does.
+ */
+async function takeOver(controls: readonly ReplicaControl[], session: string, options: EngineOptions, signal: AbortSignal | undefined): Promise<Choice> {
+  const taken = new Set<string>()
+  for (;;) {
+    const candidates = await Promise.all(controls.map(control => ask(control, signal)))
+    signal?.throwIfAborted()
+    const choice = chooseReplicas(candidates, options)
+    const complete = new Set([...choice.usable, ...choice.resync])
+    const inUse = candidates.filter(({address, answer}) => complete.has(address) && !taken.has(address) && isInUse(answer))
+    if (inUse.length === 0) return choice
+    for (const {address} of inUse) {
+      taken.add(address)
+      // One that cannot be taken is not to be had later either, and rejected then.
+      await controls.find(control => control.address === address)!.open(session).catch(() => undefined)
+    }
   }
 }
 

@@ -26,6 +26,11 @@ export class RecordKeeper {
     return this.#record
   }
 
+  /** Resolves when what is being recorded is there. */
+  async written(): Promise<void> {
+    await this.#writing
+  }
+
   /** To be called before volume.meta is written: makes sure that there is an id, and no record that does not count. */
   async settle(): Promise<void> {
     if (this.#record !== undefined) return

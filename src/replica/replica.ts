@@ -142,6 +142,8 @@ export class Replica {
     return this.#inTurn(async () => {
       if (this.#session !== undefined) {
         this.#takeOver(this.#session, opener)
+        // What the engine before is recording counts: it acknowledges writes when that is done.
+        await this.#record.written()
         return
       }
       await this.#open(opener)
@@ -164,6 +166,7 @@ export class Replica {
     return this.#inTurn(async () => {
       this.#data.disconnectAll(new LonghornError('CONFLICT', 'another engine has taken over this replica'))
       await this.#shut('abandon')
+      await this.#record.written()
       const {state} = await this.describe().catch(() => ({state: 'error' as const}))
       if (state === 'initial') await createReplica(this.directory, request.sizeBytes, {lock: this.#lock})
       await this.#record.settle()
@@ -425,7 +428,9 @@ export class Replica {
   }
 
   #takeOver(session: Session, {session: id, strict}: Opener): void {
-    if (id === '' || id === session.id) throw new LonghornError('BUSY', `the replica in ${this.directory} is open already`)
+    // Opened by this engine before: it asks again.
+    if (id !== '' && id === session.id) return
+    if (id === '') throw new LonghornError('BUSY', `the replica in ${this.directory} is open already`)
     if (session.rebuild !== undefined) throw new LonghornError('CONFLICT', `the replica in ${this.directory} is being rebuilt and not complete`)
     this.#log.warn({from: session.id, to: id}, 'another engine takes over; the connections of the one before are ended')
     this.#session = {...session, id, strict}
