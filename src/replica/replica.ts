@@ -403,7 +403,8 @@ export class Replica {
     if (this.#purge?.status.state === 'in_progress') throw new LonghornError('BUSY', 'the replica is purging its snapshots')
     this.#exports += 1
     try {
-      const opened = await openExport(this.directory, kind, layer, this.#log)
+      // In turn: a snapshot that is taken meanwhile replaces files while the directory is being read.
+      const opened = await this.#inTurn(() => openExport(this.directory, kind, layer, this.#log))
       const close = (): void => {
         this.#exports -= 1
         opened.close()
