@@ -172,7 +172,9 @@ export class Engine {
     if (present !== undefined && present.mode !== 'ERR') return this.#status(address)
     if (this.#rebuilds.get(address)?.info.state === 'in_progress') throw new LonghornError('BUSY', `replica ${address} is being taken in already`)
     if (present !== undefined) this.volume.removeReplica(present, new LonghornError('CONFLICT', 'it is being added again'))
-    if (!this.#controls.has(address)) this.#controls.set(address, new ReplicaControl(address, this.#options.volume))
+    // A new connection: the one there is may be waiting to be tried again, and whoever asks knows that there is a replica now.
+    this.#controls.get(address)?.disconnect()
+    this.#controls.set(address, new ReplicaControl(address, this.#options.volume))
     await this.#rebuild(address, {bytesPerSecond, resync: false})
     return this.#status(address)
   }

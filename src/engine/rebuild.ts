@@ -39,6 +39,8 @@ export interface RebuildInfo {
   readonly resync: boolean
 }
 
+/** How long to wait before asking again how far a rebuild is: at first, and after a while. */
+const FIRST_POLL_MS = 5
 const POLL_MS = 200
 
 /**
@@ -155,14 +157,14 @@ export class Rebuild {
 
   /** Until the replica has all layers. */
   async #wait(): Promise<void> {
-    for (;;) {
+    for (let pollMs = FIRST_POLL_MS; ; pollMs = Math.min(POLL_MS, 2 * pollMs)) {
       if (this.#stopped) throw new LonghornError('INTERRUPTED', 'the engine was stopped')
       if (this.#link!.mode === 'ERR') throw this.#link!.failure ?? new LonghornError('IO', 'the replica was dropped')
       const {state, error, done, total, copied} = await this.#control.rebuildProgress()
       this.#info = {...this.#info, done: Number(done), total: Number(total), copied: Number(copied)}
       if (state === 'complete') return
       if (state !== 'in_progress') throw new LonghornError('IO', error === '' ? `the rebuild is "${state}"` : error)
-      await sleep(POLL_MS, undefined, {ref: false})
+      await sleep(pollMs, undefined, {ref: false})
     }
   }
 
