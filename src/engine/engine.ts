@@ -391,11 +391,9 @@ async function takeOver(controls: readonly ReplicaControl[], session: string, op
     const complete = new Set([...choice.usable, ...choice.resync])
     const inUse = candidates.filter(({address, answer}) => complete.has(address) && !taken.has(address) && isInUse(answer))
     if (inUse.length === 0) return choice
-    for (const {address} of inUse) {
-      taken.add(address)
-      // One that cannot be taken is not to be had later either, and rejected then.
-      await controls.find(control => control.address === address)!.open(session).catch(() => undefined)
-    }
+    for (const {address} of inUse) taken.add(address)
+    // All at once, to leave the other engine no time to go on with some. One that cannot be taken is not to be had later either.
+    await Promise.allSettled(controls.filter(({address}) => inUse.some(one => one.address === address)).map(control => control.open(session)))
   }
 }
 

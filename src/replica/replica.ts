@@ -429,9 +429,7 @@ export class Replica {
   }
 
   #takeOver(session: Session, {session: id, strict}: Opener): void {
-    // Opened by this engine before: it asks again.
-    if (id !== '' && id === session.id) return
-    if (id === '') throw new LonghornError('BUSY', `the replica in ${this.directory} is open already`)
+    if (id === '' || id === session.id) throw new LonghornError('BUSY', `the replica in ${this.directory} is open already`)
     if (session.rebuild !== undefined) throw new LonghornError('CONFLICT', `the replica in ${this.directory} is being rebuilt and not complete`)
     this.#log.warn({from: session.id, to: id}, 'another engine takes over; the connections of the one before are ended')
     this.#session = {...session, id, strict}
