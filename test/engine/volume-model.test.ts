@@ -10,7 +10,7 @@ import {Cluster} from './support/cluster.js'
 
 const STEPS = Number(process.env['LONGHORN_TEST_STEPS'] ?? 24_000)
 const SIZE = 1024 * 1024
-const STEPS_OF_A_RUN = 1500
+const STEPS_OF_A_RUN = 6000
 
 t.test('a volume keeps its promises', async t => {
   const seeds = seededRandom(t)
@@ -45,7 +45,7 @@ class Run {
   async go(steps: number): Promise<void> {
     const {cluster, random} = this
     while (cluster.steps < steps) {
-      for (let left = random.below(6); left > 0; left--) await this.#good(cluster.batch(1 + random.below(16)))
+      for (let left = random.below(14); left > 0; left--) await this.#good(cluster.batch(1 + random.below(32)))
       await this.#event()
       if (random.oneIn(2)) await cluster.check()
     }

@@ -13,9 +13,9 @@ import {Cluster, type Place} from './support/cluster.js'
 
 const CUTS = Number(process.env['LONGHORN_TEST_CUTS'] ?? 3000)
 const SIZE = 1024 * 1024
-const CUTS_OF_A_RUN = 250
+const CUTS_OF_A_RUN = 1000
 /** So many other things that the same moment could have left, looked at in each replica by itself. */
-const VARIANTS = 4
+const VARIANTS = 30
 
 const place = missingPlace('tmpfs') === undefined ? '/dev/shm' : tmpdir()
 
