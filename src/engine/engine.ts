@@ -7,7 +7,7 @@ import type {Frontend, FrontendKind, IscsiSettings} from './frontends/frontend.j
 import {MemberLog} from './membership.js'
 import {openLink} from './open-link.js'
 import {Rebuild, type RebuildInfo, type RebuildOptions} from './rebuild.js'
-import {chooseReplicas, type Candidate, type Choice} from './replica-choice.js'
+import {chooseReplicas, isInUse, type Candidate, type Choice} from './replica-choice.js'
 import {parseReplicaAddress, ReplicaControl} from './replica-control.js'
 import type {ReplicaLink, ReplicaMode} from './replica-link.js'
 import {Scrub} from './scrub/scrub.js'
@@ -91,15 +91,14 @@ export class Engine {
     undo.defer(() => {
       for (const control of controls) control.disconnect()
     })
-    const candidates = await Promise.all(controls.map(control => ask(control, signal)))
-    signal?.throwIfAborted()
-    const choice = chooseReplicas(candidates, options)
+    const session = randomUUID()
+    const choice = await takeOver(controls, session, options, signal)
     const complete = choice.usable.length + choice.resync.length
     if (complete < options.leastReplicas) throw tooFew(options.leastReplicas, complete, new Map([...choice.rejected, ...choice.rebuild]))
 
     const volume = new Volume({...options, name: options.volume, sizeBytes: choice.sizeBytes})
     undo.defer(() => volume.close())
-    const engine = new Engine(options, volume, new Map(controls.map(control => [control.address, control])), choice, randomUUID())
+    const engine = new Engine(options, volume, new Map(controls.map(control => [control.address, control])), choice, session)
     await engine.#openAll(controls.filter(control => choice.usable.includes(control.address)), undo, signal)
     signal?.throwIfAborted()
     if (volume.replicas.length === 0) throw tooFew(Math.max(options.leastReplicas, 1), 0, engine.#rejected)
@@ -175,7 +174,9 @@ export class Engine {
     if (before?.info.state === 'in_progress' && !before.dropped) throw new LonghornError('BUSY', `replica ${address} is being taken in already`)
     await before?.ended()
     if (present !== undefined) this.volume.removeReplica(present, new LonghornError('CONFLICT', 'it is being added again'))
-    if (!this.#controls.has(address)) this.#controls.set(address, new ReplicaControl(address, this.#options.volume))
+    // A new connection: the one there is may be waiting to be tried again, and whoever asks knows that there is a replica now.
+    this.#controls.get(address)?.disconnect()
+    this.#controls.set(address, new ReplicaControl(address, this.#options.volume))
     await this.#rebuild(address, {bytesPerSecond, resync: false})
     return this.#status(address)
   }
@@ -370,7 +371,10 @@ export class Engine {
     await this.stopFrontend().catch((error: unknown) => failures.push(error))
     await this.scrub.close()
     await Promise.race([this.volume.drained(), delay(DRAIN_MS)])
-    const open = this.volume.replicas.filter(link => link.mode !== 'ERR').map(link => this.#controls.get(link.address)!)
+    if (this.volume.requestsInFlight > 0) {
+      this.#options.log.warn({requests: this.volume.requestsInFlight}, 'requests have not finished: the replicas stay as they are, and are compared when the next engine starts')
+    }
+    const open = this.volume.replicas.filter(link => link.mode !== 'ERR' && this.volume.requestsInFlight === 0).map(link => this.#controls.get(link.address)!)
     this.volume.close()
     const results = await Promise.allSettled(open.map(control => control.close()))
     for (const result of results) if (result.status === 'rejected') failures.push(result.reason)
@@ -392,6 +396,26 @@ async function ask(control: ReplicaControl, signal: AbortSignal | undefined): Pr
     return {address: control.address, answer: await control.inspect(signal)}
   } catch (error) {
     return {address: control.address, answer: error as Error}
+  }
+}
+
+/**
+ * Chooses among the replicas, and takes those that are in use from the engine that has them. That engine may be alive: as long as one
+ * replica is left to it, it goes on, records there that the others are out, and acknowledges writes that only this one has. So what
+ * they say of themselves counts when none of those that are to be used is its any more. Throws as chooseReplicas() does.
+ */
+async function takeOver(controls: readonly ReplicaControl[], session: string, options: EngineOptions, signal: AbortSignal | undefined): Promise<Choice> {
+  const taken = new Set<string>()
+  for (;;) {
+    const candidates = await Promise.all(controls.map(control => ask(control, signal)))
+    signal?.throwIfAborted()
+    const choice = chooseReplicas(candidates, options)
+    const complete = new Set([...choice.usable, ...choice.resync])
+    const inUse = candidates.filter(({address, answer}) => complete.has(address) && !taken.has(address) && isInUse(answer))
+    if (inUse.length === 0) return choice
+    for (const {address} of inUse) taken.add(address)
+    // All at once, to leave the other engine no time to go on with some. One that cannot be taken is not to be had later either.
+    await Promise.allSettled(controls.filter(({address}) => inUse.some(one => one.address === address)).map(control => control.open(session)))
   }
 }
 

@@ -65,7 +65,9 @@ export class MemberLog {
   async #record(): Promise<void> {
     const members = this.volume.members.filter(link => link.member)
     const able = this.volume.members.filter(link => link.canRecordMembers)
-    if (members.length === 0 || able.length === 0) return
+    // With nothing left to read no write is acknowledged, so nobody lacks one: those that were members still are. Recorded without them,
+    // replicas that are not whole yet would be all there is.
+    if (members.length === 0 || able.length === 0 || this.volume.readers.length === 0) return
     this.#generation += 1
     const [volume, ...changes] = this.#lineage as [string, ...string[]]
     this.#lineage = [volume, ...changes.slice(2 - LINEAGE), newName()]

@@ -39,6 +39,8 @@ export interface RebuildInfo {
   readonly resync: boolean
 }
 
+/** How long to wait before asking again how far a rebuild is: at first, and after a while. */
+const FIRST_POLL_MS = 5
 const POLL_MS = 200
 
 /**
@@ -53,6 +55,7 @@ export class Rebuild {
   readonly #startedAt = performance.now()
   #snapshot = ''
   #link: ReplicaLink | undefined
+  #source: ReplicaLink | undefined
   #info: RebuildInfo
   readonly #ended: Promise<void>
   #end: () => void = () => undefined
@@ -106,8 +109,8 @@ export class Rebuild {
   async #join(): Promise<void> {
     const {volume, session} = this.#host
     const facts = await this.#control.inspect()
-    const sources = volume.readers.filter(link => link.canRebuild)
-    const [source] = sources
+    // One only: purges come to each replica at another time, and a layer of one may not fit on those below it of another.
+    const source = volume.readers.find(link => link.canRebuild)
     if (source === undefined) throw new LonghornError('NO_DATA', 'no replica of the volume can be copied from: those of upstream are no sources for this engine')
     if (facts.features.length === 0) {
       throw new LonghornError('UNSUPPORTED', `replica ${this.#control.address} is one of upstream: this engine uses such replicas, and cannot rebuild them`)
@@ -139,7 +142,9 @@ export class Rebuild {
       volume.addReplica(link)
     })
     const below = await this.#host.control(source).layers()
-    const from = sources.filter(one => one.mode === 'RW').map(one => one.address)
+    if (source.mode !== 'RW') throw source.failure ?? new LonghornError('IO', `replica ${source.address}, which was to be copied, was dropped`)
+    this.#source = source
+    const from = [source.address]
     await this.#control.rebuild({
       session,
       sources: from,
@@ -165,7 +170,7 @@ export class Rebuild {
 
   /** Until the replica has all layers. */
   async #wait(): Promise<void> {
-    for (;;) {
+    for (let pollMs = FIRST_POLL_MS; ; pollMs = Math.min(POLL_MS, 2 * pollMs)) {
       if (this.#stop.signal.aborted) throw new LonghornError('INTERRUPTED', 'the engine was stopped')
       if (this.#link!.mode === 'ERR') throw this.#link!.failure ?? new LonghornError('IO', 'the replica was dropped')
       const {state, error, done, total, copied} = await this.#control.rebuildProgress()
@@ -173,15 +178,15 @@ export class Rebuild {
       if (state === 'complete') return
       if (state !== 'in_progress') throw new LonghornError('IO', error === '' ? `the rebuild is "${state}"` : error)
       // A stop is looked at at once.
-      await sleep(POLL_MS, undefined, {signal: this.#stop.signal}).catch(() => undefined)
+      await sleep(pollMs, undefined, {signal: this.#stop.signal}).catch(() => undefined)
     }
   }
 
   async #finish(): Promise<void> {
     const link = this.#link!
     const {volume, session, members, control} = this.#host
-    const source = volume.readers.find(one => one.canRebuild)
-    if (source === undefined) throw new LonghornError('NO_DATA', 'no replica that is up to date is left')
+    const source = this.#source!
+    if (source.mode !== 'RW') throw source.failure ?? new LonghornError('NO_DATA', `replica ${source.address}, which was copied, was dropped`)
     await this.#control.finishRebuild(session, (await control(source).layers()).layers)
     if (link.mode === 'ERR') throw link.failure ?? new LonghornError('IO', 'the replica was dropped')
     link.member = true

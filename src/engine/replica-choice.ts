@@ -36,6 +36,11 @@ export interface ChoiceOptions {
 /** States in which a replica of ours may be taken over from an engine that is gone; a newer session fences the older. */
 const RUNNING = new Set(['open', 'dirty'])
 
+/** Some engine has it open and could go on using it. */
+export function isInUse(answer: ReplicaFacts | Error): boolean {
+  return !(answer instanceof Error) && RUNNING.has(answer.state) && answer.features.includes(FEATURE.HELLO)
+}
+
 /**
  * Decides the volume's size, who takes part at once, and who after it has been made the same as those.
  * Throws CONFLICT when sizes or histories do not fit together, NO_DATA when replicas answered and none can be used, and the reason

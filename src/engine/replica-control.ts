@@ -79,8 +79,9 @@ export class ReplicaControl {
     return this.#facts(replica)
   }
 
-  /** Opens it for a session of this engine; a session before it is fenced. */
+  /** Opens it for a session of this engine, if it is not open for that already; a session before it is fenced. */
   async open(session: string, signal?: AbortSignal): Promise<ReplicaFacts> {
+    if (this.#session === session) return this.inspect(signal)
     const {replica} = await this.#rpc.replicaOpen({features: [...ALL_FEATURES], session}, {signal})
     return this.#opened(session, replica)
   }

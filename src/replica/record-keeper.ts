@@ -26,6 +26,11 @@ export class RecordKeeper {
     return this.#record
   }
 
+  /** Resolves when what is being recorded is there. */
+  async written(): Promise<void> {
+    await this.#writing
+  }
+
   /** To be called before volume.meta is written: makes sure that there is an id, and no record that does not count. */
   async settle(): Promise<void> {
     if (this.#record !== undefined) return
@@ -38,6 +43,15 @@ export class RecordKeeper {
       if (!isKind(error, 'NO_SPACE')) throw error
       this.log.warn({reason: error.message}, 'this replica cannot record its members')
     }
+    this.#record = record
+  }
+
+  /** Forgets the members durably: the replica's data is given up, whatever generation it had. */
+  async forget(): Promise<void> {
+    await this.settle()
+    const {id, sequence} = this.#record!
+    const record = {id, membership: undefined, sequence: sequence + 1}
+    await writeRecord(this.directory, record)
     this.#record = record
   }
 

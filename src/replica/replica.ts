@@ -142,6 +142,8 @@ export class Replica {
     return this.#inTurn(async () => {
       if (this.#session !== undefined) {
         this.#takeOver(this.#session, opener)
+        // What the engine before is recording counts: it acknowledges writes when that is done.
+        await this.#record.written()
         return
       }
       await this.#open(opener)
@@ -164,10 +166,13 @@ export class Replica {
     return this.#inTurn(async () => {
       this.#data.disconnectAll(new LonghornError('CONFLICT', 'another engine has taken over this replica'))
       await this.#shut('abandon')
+      await this.#record.written()
       const {state} = await this.describe().catch(() => ({state: 'error' as const}))
       if (state === 'initial') await createReplica(this.directory, request.sizeBytes, {lock: this.#lock})
       await this.#record.settle()
       const joined = await joinDirectory(this.directory, request, this.#lock)
+      // What it had is given up. Its record could be of a higher generation than that of those it joins.
+      if (!joined.whole) await this.#record.forget()
       const rebuild = new Rebuild(this.directory, joined, realDisk, this.#log)
       const volume = await openJoining(this.directory, this.#lock, rebuild.fetchBelow)
       this.#serve({...opener, id: opener.session, volume, wasDirty: true, rebuild})
@@ -410,7 +415,8 @@ export class Replica {
         this.#purge?.breakOff()
         await this.#purge?.ended()
       }
-      const opened = await openExport(this.directory, kind, layer, this.#log)
+      // In turn: a snapshot that is taken meanwhile replaces files while the directory is being read.
+      const opened = await this.#inTurn(() => openExport(this.directory, kind, layer, this.#log))
       const close = (): void => {
         this.#exports -= 1
         opened.close()

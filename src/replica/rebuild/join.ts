@@ -1,3 +1,4 @@
+import {stat} from 'node:fs/promises'
 import {join} from 'node:path'
 import {isKind, LonghornError} from '../../lib/errors.js'
 import type {DirectoryLock} from '../directory-lock.js'
@@ -31,8 +32,10 @@ export interface JoinedDirectory {
   readonly whole: boolean
   /** The layer whose file is what was the head here; undefined when there was none. */
   readonly formerHead: string | undefined
-  /** What has changed since it was dropped is all that can differ in `formerHead`. */
+  /** What has changed since it was dropped is all that can differ in `formerHead`, and in `doubtful`. */
   readonly comparable: boolean
+  /** Layers that were here, and that may hold something else than those of the same name on the others. */
+  readonly doubtful: ReadonlySet<string>
 }
 
 /**
@@ -45,7 +48,7 @@ export interface JoinedDirectory {
 export async function joinDirectory(path: string, request: JoinRequest, lock: DirectoryLock, disk: DiskSteps = realDisk): Promise<JoinedDirectory> {
   try {
     const formerHead = request.resync ? await joinWhole(path, request, lock, disk) : undefined
-    if (formerHead !== undefined) return {whole: true, formerHead, comparable: false}
+    if (formerHead !== undefined) return {whole: true, formerHead, comparable: false, doubtful: new Set()}
     return await rearrange(path, request, disk)
   } catch (error) {
     throw ioFailure(`preparing ${path} for a rebuild`, error)
@@ -64,6 +67,9 @@ async function joinWhole(path: string, request: JoinRequest, lock: DirectoryLock
   const ours = [...found.chain.slice(0, -1), ...found.others.filter(layer => !isHeadName(layer.file))]
   const same = ours.length === theirs.size - 1 && ours.every(layer => theirs.get(layer.file)?.meta.parent === layer.meta.parent)
   if (!same || found.chain.at(-1)!.meta.parent !== theirs.get(file)?.meta.parent) return undefined
+  // The last two are made the same, and must fit on what lies below them here; see doubtfulLayers().
+  const third = [theirs.get(theirs.get(file)!.meta.parent)?.meta.parent ?? ''].find(name => name !== '')
+  if (third !== undefined && (theirs.get(third)?.meta.removed === true || ours.some(layer => layer.file === third && layer.meta.removed))) return undefined
   const volume = await openReplica(path, {lock, disk})
   try {
     const {userCreated, labels} = theirs.get(file)!.meta
@@ -95,24 +101,43 @@ async function rearrange(path: string, request: JoinRequest, disk: DiskSteps): P
     const layer = await readLayer(path, file).catch(ignoreCorrupt)
     if (layer !== undefined) known.set(file, layer)
   }
-  const kept = new Set(request.layers.flatMap(({file, meta}) => (request.related && known.has(file) && sameLayer(known.get(file)!.meta, meta) ? [file] : [])))
-  // The head of a rebuild that was broken off has writes without what lay below them.
-  const usable = before !== undefined && !before.rebuilding && known.has(before.head) ? known.get(before.head) : undefined
-  const target = request.layers.find(({file}) => !entries.includes(file))
-  const formerHead = usable === undefined ? undefined : target
+  const same = request.layers.filter(({file, meta}) => request.related && known.has(file) && sameLayer(known.get(file)!.meta, meta))
+  const doubtful = doubtfulLayers(same, known, before)
+  const kept = new Set(same.flatMap(({file}) => (doubtful.has(file) ? [] : [file])))
   const wanted = new Set(request.layers.map(({file}) => file))
   for (const file of entries) {
     const layer = file.replace(/\.(meta|checksum)$/, '')
-    if (file === layer && formerHead !== undefined && file === usable?.file) continue
+    if (file === layer && file === before?.head) continue
     if (isTemporaryName(file)) await disk.remove(join(path, file))
     else if (!isLayerName(layer) || kept.has(layer)) continue
-    else if (layer !== file || !wanted.has(layer)) await disk.remove(join(path, file))
+    // Two names of one file are left of a snapshot that was not taken, or of a merge: what is written to one would be in the other.
+    else if (layer !== file || !wanted.has(layer) || (await stat(join(path, file))).nlink > 1) await disk.remove(join(path, file))
   }
+  // The head of a rebuild that was broken off has writes without what lay below them.
+  const usable = before !== undefined && !before.rebuilding && known.has(before.head) ? known.get(before.head) : undefined
+  const left = await listDirectory(path)
+  const target = request.layers.find(({file}) => !left.includes(file))
+  const formerHead = usable === undefined ? undefined : target
   if (formerHead !== undefined) await disk.rename(join(path, usable!.file), join(path, formerHead.file))
+  else if (before !== undefined && before.head !== head) await disk.remove(join(path, before.head))
   await disk.syncDirectory(path)
   const {parent = ''} = formerHead?.meta ?? {}
-  const comparable = formerHead !== undefined && request.related && usable?.meta.parent === parent && (parent === '' || kept.has(parent))
-  return {whole: false, formerHead: formerHead?.file, comparable}
+  const comparable = formerHead !== undefined && request.related && usable?.meta.parent === parent && (parent === '' || kept.has(parent) || doubtful.has(parent))
+  return {whole: false, formerHead: formerHead?.file, comparable, doubtful}
+}
+
+/**
+ * Of the layers that are the same by their descriptions, those that may not be:
+ *
+ * - Removed ones, and those that stand on one. A purge takes from a removed layer what the head hides, on each replica at its own time. A
+ *   block that is discarded in the head then becomes a hole where nothing is left below, and zeros elsewhere: one replica's hole
+ *   on what the other still has below would bring that back.
+ * - The one below the head of a replica that was not closed: a power cut may have come before the flush of that snapshot.
+ */
+function doubtfulLayers(same: readonly LayerDescription[], known: ReadonlyMap<string, Layer>, before: VolumeMeta | undefined): Set<string> {
+  const removed = new Set(same.flatMap(({file, meta}) => (meta.removed || known.get(file)!.meta.removed ? [file] : [])))
+  const last = before?.dirty === true ? known.get(before.head)?.meta.parent : undefined
+  return new Set(same.flatMap(({file, meta}) => (removed.has(file) || removed.has(meta.parent) || file === last ? [file] : [])))
 }
 
 /** The files of a layer that is complete from now on: its description appears last. */

@@ -115,9 +115,18 @@ export class Rebuild {
 
   async #run(request: RebuildRequest, pace: RebuildPace): Promise<void> {
     await this.#view!.connectAll()
+    /** Those of which only what is known to have changed was looked at. */
+    const partly: RebuildRequest['layers'][number][] = []
+    let trusted = this.joined.comparable && request.changed !== undefined
     for (const layer of request.layers) {
       const before = this.#status.done
-      if (await this.#needed(layer, request)) await this.#layer(layer, request, pace)
+      if (await this.#needed(layer, request)) {
+        const differs = await this.#layer(layer, request, trusted, pace)
+        if (!differs) partly.push(layer)
+        // They fit together only if all of them are the same in the same places.
+        else for (const one of partly.splice(0)) await this.#sync(one, request, pace, () => true, () => undefined)
+        trusted &&= !differs
+      }
       // Space on disk is counted in another way than data.
       this.#status = {...this.#status, done: before + layer.allocatedBytes}
     }
@@ -129,9 +138,11 @@ export class Rebuild {
     return file === snapshot || file === layers.find(layer => layer.file === snapshot)?.meta.parent
   }
 
-  async #layer(layer: RebuildRequest['layers'][number], request: RebuildRequest, pace: RebuildPace): Promise<void> {
+  /** True when something was found to differ that was not known to. */
+  async #layer(layer: RebuildRequest['layers'][number], request: RebuildRequest, trusted: boolean, pace: RebuildPace): Promise<boolean> {
     const regions = Math.ceil(layer.lengthBytes / REGION_BYTES)
-    const known = layer.file === this.joined.formerHead && this.joined.comparable ? request.changed : undefined
+    const {formerHead, doubtful} = this.joined
+    const known = trusted && (layer.file === formerHead || doubtful.has(layer.file)) ? request.changed : undefined
     const changed = known === undefined ? () => true : (region: number) => bit(known, region)
     const samples = new Set(Array.from({length: SAMPLES}, () => Math.floor(Math.random() * regions)))
     this.#log.info({layer: layer.file, bytes: layer.allocatedBytes, changesKnown: known !== undefined}, 'comparing a layer')
@@ -144,6 +155,7 @@ export class Rebuild {
       await this.#sync(layer, request, pace, () => true, () => undefined)
     }
     await completeLayer(this.directory, layer, this.disk)
+    return differs
   }
 
   async #sync(layer: LayerDescription, {sources}: RebuildRequest, pace: RebuildPace, wanted: (region: number) => boolean, done: (region: number, copied: number) => void): Promise<void> {
