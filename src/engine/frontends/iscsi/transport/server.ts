@@ -1,4 +1,5 @@
 import type {Address} from '../../../../lib/address.js'
+import {LonghornError} from '../../../../lib/errors.js'
 import type {Log} from '../../../../lib/log.js'
 import {Listener} from '../../../../lib/net/listener.js'
 import {closeFd} from '../../../../lib/net/socket-calls.js'
@@ -65,6 +66,28 @@ export class IscsiServer {
     return server
   }
 
+  /** Goes on with the listening socket of another process. */
+  static adopt(options: ServerOptions, listening: number): IscsiServer {
+    const server = new IscsiServer(options)
+    server.#listener = Listener.adopt(listening, options.listen, fd => server.#accept(fd))
+    return server
+  }
+
+  /**
+   * Lets initiators wait that want to log in, and has all others log out, as close() does: they log in again, and send again what was
+   * not answered, as soon as somebody accepts them. Throws TIMEOUT when something does not end; they are accepted here then.
+   */
+  async park(deadline: number): Promise<{readonly fd: number; resume(): void}> {
+    const listener = this.#listener!
+    listener.hold()
+    await this.#endSessions(deadline - performance.now())
+    if (this.#connections.size > 0) {
+      listener.release()
+      throw new LonghornError('TIMEOUT', 'iscsi: commands are under way that do not end')
+    }
+    return {fd: listener.fd, resume: () => listener.release()}
+  }
+
   /** Where it really listens. */
   get address(): Address {
     return this.#listener!.address
@@ -89,17 +112,24 @@ export class IscsiServer {
 
   async #close(graceMs: number): Promise<void> {
     const listening = this.#listener!.close()
+    await this.#endSessions(graceMs)
+    clearInterval(this.#timer)
+    for (const connection of [...this.#connections]) connection.end('the target is shutting down')
+    await listening
+  }
+
+  /** Asks all initiators to log out, and ends those connections that have nothing under way; what is left after `graceMs` stays. */
+  async #endSessions(graceMs: number): Promise<void> {
     for (const connection of this.#connections) connection.requestLogout(Math.ceil(graceMs / 1000))
     const started = performance.now()
     while (this.#connections.size > 0) {
       const waitedMs = performance.now() - started
       const isBusy = [...this.#connections].some(connection => connection.isBusy)
-      if (waitedMs >= graceMs || (!isBusy && waitedMs >= LOGOUT_MS)) break
+      if (waitedMs >= graceMs) return
+      if (!isBusy && waitedMs >= LOGOUT_MS) break
       await delay(POLL_MS)
     }
-    clearInterval(this.#timer)
-    for (const connection of [...this.#connections]) connection.end('the target is shutting down')
-    await listening
+    for (const connection of [...this.#connections]) connection.end('the target has asked for a logout')
   }
 
   #accept(fd: number): void {
