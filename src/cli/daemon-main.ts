@@ -13,6 +13,8 @@ const SIGHUP_EXIT = 129
 
 const stop = new AbortController()
 const request = takeRequest()
+// An orderly stop waits for some things with timers that keep no process alive; without this it could end in the middle of it.
+setInterval(() => undefined, 60_000)
 /** Whether a block device may be there that goes only when somebody removes it. */
 let mayHaveDevice = request.role === 'engine' && (request.upgrade !== undefined || makesDevice(request.frontend))
 process.title = `longhorn ${request.role} ${request.role === 'engine' ? request.volume : request.directory}`
