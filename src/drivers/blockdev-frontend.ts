@@ -55,6 +55,11 @@ function frontendOf(attacher: Attacher, {volume, log}: FrontendOptions, device: 
     resize: async sizeBytes => {
       await attacher.resize(volume, sizeBytes, AbortSignal.timeout(ATTACH_TIMEOUT_MS))
     },
+    freeze: async () => {
+      const frozen = await attacher.freeze(volume, AbortSignal.timeout(ATTACH_TIMEOUT_MS))
+      log.info({mountPoints: frozen.mountPoints}, frozen.mountPoints.length > 0 ? 'file systems frozen' : 'nothing is mounted from the device: its cache was written back')
+      return frozen
+    },
     park: async deadline => {
       const parked = await served.park!(deadline)
       const state: ParkedDevice = {device, servedAs: {takes, zeroesByTrim}, served: parked.state}

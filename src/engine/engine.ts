@@ -269,15 +269,29 @@ export class Engine {
 
   /**
    * Takes a snapshot of the volume while it is being used; see takeSnapshot(). Without a name it gets one. Returns the name.
-   * USAGE for a name that cannot be one, CONFLICT when there is one of that name or a user's would exceed a limit.
+   * USAGE for a name that cannot be one, CONFLICT when there is one of that name or a user's would exceed a limit. With `freeze` the file
+   * systems on the volume are frozen meanwhile: UNSUPPORTED where that is impossible; see Frontend.freeze().
    */
-  async takeSnapshot(name: string | undefined, labels: Readonly<Record<string, string>>, userCreated = true): Promise<string> {
+  async takeSnapshot(name: string | undefined, labels: Readonly<Record<string, string>>, {userCreated = true, freeze = false} = {}): Promise<string> {
     const request = {name: name ?? randomUUID(), labels, userCreated, created: now()}
     await this.#inTurn(async () => {
       if (userCreated) await checkRoomForSnapshot(this.#members(), this.settings)
-      await takeSnapshot(this.#members(), request)
+      const frozen = freeze ? await this.#freeze() : undefined
+      try {
+        await takeSnapshot(this.#members(), request)
+      } finally {
+        await frozen?.thaw()
+      }
     })
     return request.name
+  }
+
+  /** Nobody uses a volume without a frontend. */
+  async #freeze(): Promise<{thaw(): Promise<void>} | undefined> {
+    if (this.#frontend === undefined) return undefined
+    const {kind, server} = this.#frontend
+    if (server.freeze !== undefined) return server.freeze()
+    throw new LonghornError('UNSUPPORTED', `with frontend ${kind.name} the file system is not mounted by this engine: freeze it where it is (fsfreeze), and ask without --freeze`)
   }
 
   /**

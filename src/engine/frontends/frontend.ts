@@ -34,6 +34,11 @@ export interface Frontend {
   /** The volume has become larger: what does not notice by itself is told. Throws when it cannot be told; the volume stays usable as it was. */
   resize?(sizeBytes: number): Promise<void>
   /**
+   * Has those file systems written out and unchanged that are mounted from the volume, until thaw() or, at the latest, after some
+   * seconds: thaw() then throws TIMEOUT. Absent where the file systems are not on this host.
+   */
+  freeze?(): Promise<{thaw(): Promise<void>}>
+  /**
    * Lets its initiators wait, answers what they have asked for, and says what another process needs to go on with them. Rejects with
    * TIMEOUT, and goes on by itself, when something is not answered before `deadline` (performance.now()). Absent when nobody can go on.
    */
