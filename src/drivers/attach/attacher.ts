@@ -159,11 +159,11 @@ export class Attacher {
       await removeDeadNode(this.#deviceOf(volume))
       return {detached: false, unmounted: [], warnings: []}
     }
-    await thawLeftOver(slot.directory)
+    const frozen = await thawLeftOver(slot.directory)
     const known = onlyBroken ? await this.#ways.find(({name}) => name === slot.record?.way)?.inspect(slot, {probe: true}) : undefined
     if (known?.state === 'up') return {detached: false, unmounted: [], warnings: []}
-    // Awaited here, as the lock goes when this returns.
-    return await this.#dismantle(slot, {force, flush: true}, known)
+    const report = await this.#dismantle(slot, {force, flush: true}, known)
+    return {...report, warnings: [...frozen, ...report.warnings]}
   }
 
   /**
@@ -184,8 +184,9 @@ export class Attacher {
   }
 
   /**
-   * Freezes the file systems that are mounted from a volume's device, in whatever mount namespace, and writes down that it does: should this process be
-   * killed and its helper too, the next attach or detach thaws them. Without any, the device's cache is written back. NOT_FOUND when it is not attached; otherwise as freeze().
+   * Freezes the file systems that are mounted from a volume's device, in whatever mount namespace, and writes down that it does: should
+   * this process be killed and its helper too, the next attach or detach thaws them. Without any, the device's cache is written back.
+   * NOT_FOUND when it is not attached; otherwise as freeze().
    */
   async freeze(volume: string, signal: AbortSignal): Promise<Frozen> {
     checkVolumeName(volume)
@@ -194,7 +195,8 @@ export class Attacher {
     const way = this.#ways.find(({name}) => name === slot.record?.way)
     const condition = await way?.inspect(slot, {probe: false})
     if (condition?.state !== 'up') throw new LonghornError('NOT_FOUND', `volume ${volume} is not attached to this host`)
-    await thawLeftOver(slot.directory)
+    const [problem] = await thawLeftOver(slot.directory)
+    if (problem !== undefined) throw new LonghornError('IO', problem)
     const mounted = await fileSystemsOn(condition.node)
     if (mounted.length > 0) return freeze(slot.directory, mounted)
     await flushDevice(volume, condition, [`/dev/${condition.node.name}`, this.#deviceOf(volume)], false)

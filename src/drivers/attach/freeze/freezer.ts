@@ -1,10 +1,10 @@
 import {spawn, type ChildProcess} from 'node:child_process'
-import {fstatSync} from 'node:fs'
+import {existsSync, fstatSync} from 'node:fs'
 import {readFile, rename, rm, writeFile} from 'node:fs/promises'
 import {join} from 'node:path'
 import {createInterface} from 'node:readline'
 import {fileURLToPath} from 'node:url'
-import {errnoOf, LonghornError} from '../../../lib/errors.js'
+import {errnoOf, LonghornError, messageOf} from '../../../lib/errors.js'
 import {isObject} from '../attachment-record.js'
 import {deviceNumber, sameDevice} from '../block-node.js'
 import {readMounts} from '../mount-table.js'
@@ -51,19 +51,24 @@ export async function freeze(directory: string, mounted: readonly MountedFileSys
   return {mountPoints: paths, thaw: () => (thawed ??= freezer.thaw().finally(() => forget(directory)))}
 }
 
-/** Thaws what a process that was killed may have left frozen. */
-export async function thawLeftOver(directory: string): Promise<void> {
+/** Thaws what a process that was killed may have left frozen. Returns what could not be thawed, one line each; it is tried again next time. */
+export async function thawLeftOver(directory: string): Promise<string[]> {
   const recorded = await readRecord(directory)
-  if (recorded === undefined) return
+  if (recorded === undefined) return []
   const mounts = await readMounts()
-  // Only what is still mounted there; its number may be somebody else's by now.
-  const paths = recorded.filter(one => mounts.some(mount => sameDevice(mount, one) && mount.mountPoint === one.path) || one.path.startsWith('/proc/')).map(({path}) => path)
-  for (const path of paths) {
-    await runCommand(process.execPath, [PROGRAM, 'thaw', path], {timeoutMs: THAW_MS}).catch((error: unknown) => {
-      if (!path.startsWith('/proc/')) throw error
-    })
+  const problems: string[] = []
+  for (const one of recorded) {
+    // Only what is still mounted there: the number of a device that is gone may be somebody else's. In /proc nobody else's name can be.
+    const isThere = one.path.startsWith('/proc/') ? existsSync(one.path) : mounts.some(mount => sameDevice(mount, one) && mount.mountPoint === one.path)
+    if (!isThere) continue
+    try {
+      await runCommand(process.execPath, [PROGRAM, 'thaw', one.path], {timeoutMs: THAW_MS})
+    } catch (error) {
+      problems.push(`the file system at ${one.path} may be frozen and could not be thawed: ${messageOf(error)}`)
+    }
   }
-  await forget(directory)
+  if (problems.length === 0) await forget(directory)
+  return problems
 }
 
 class Freezer {
@@ -111,12 +116,12 @@ class Freezer {
       timer = setTimeout(() => reject(new LonghornError('TIMEOUT', `${this.paths.join(', ')}: freezing or thawing took more than ${timeoutMs} ms`)), timeoutMs)
     })
     try {
-      const {value, done} = await Promise.race([this.#lines.next(), late])
-      if (done === true) {
+      const line = await Promise.race([this.#lines.next() as Promise<IteratorResult<string, undefined>>, late])
+      if (line.done === true) {
         this.#ended = true
         throw new LonghornError('IO', `${this.paths.join(', ')}: the process that freezes has ended; its mount point cannot be opened, or it was killed`)
       }
-      const answer: unknown = JSON.parse(value)
+      const answer: unknown = JSON.parse(line.value)
       if (isObject(answer)) return answer
       throw new Error('the freezer says something else')
     } finally {
