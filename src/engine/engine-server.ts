@@ -35,6 +35,8 @@ export interface EngineServer extends AsyncDisposable {
 
 /** How long the engine before this one may keep its port when it has handed over. */
 const PORT_MS = 30_000
+/** How long one that died may take to be gone. */
+const END_MS = 10_000
 const PORT_RETRY_MS = 20
 
 const VOLUME_NAME = /^[a-zA-Z0-9][a-zA-Z0-9_.-]+$/
@@ -61,8 +63,12 @@ export async function startEngineServer(options: EngineServerOptions, signal?: A
   const taken = options.takeOverFrom && (await takeOver({...options, settings: slot.settings}, options.takeOverFrom, signal))
   if (taken === undefined) {
     // An engine that is started twice must find that out before it takes the replicas away from the one that runs.
-    await checkFree(options.listen)
-    await kind?.checkFree?.(options.volume, options.frontendListen)
+    const check = async (): Promise<void> => {
+      await checkFree(options.listen)
+      await kind?.checkFree?.(options.volume, options.frontendListen)
+    }
+    // One that was to be taken over and does not answer may be about to end.
+    await (options.takeOverFrom === undefined ? check() : whenFree(check, END_MS))
     // The frontend comes last: whoever reaches it can rely on the rest.
     if (options.replicas.length > 0) await slot.start(options, async () => undefined, signal)
     else options.log.info('waiting for somebody to name the replicas of the volume')
@@ -73,7 +79,7 @@ export async function startEngineServer(options: EngineServerOptions, signal?: A
   const identity = {volumeName: options.volume, instanceName: options.instanceName, role: 'controller' as const}
   const services = [slotService(slot, serve, options.gone), health.service]
   const start = (): Promise<RpcServer> => RpcServer.start({listen: options.listen, services, identity, log: options.log})
-  const rpc = undo.add(await (taken === undefined ? start() : whenFree(start)))
+  const rpc = undo.add(await (taken === undefined ? start() : whenFree(start, PORT_MS)))
   if (slot.engine !== undefined) await serve(slot.engine)
   health.set('SERVING')
   const owned = undo.move()
@@ -91,9 +97,9 @@ export async function startEngineServer(options: EngineServerOptions, signal?: A
   }
 }
 
-/** The port may be that of the engine before this one, which is ending. The volume is served meanwhile. */
-async function whenFree(start: () => Promise<RpcServer>): Promise<RpcServer> {
-  for (const deadline = performance.now() + PORT_MS; ; await sleep(PORT_RETRY_MS)) {
+/** What is in use may be that of the engine before this one, which is ending: tries until it is free. */
+async function whenFree<T>(start: () => Promise<T>, timeoutMs: number): Promise<T> {
+  for (const deadline = performance.now() + timeoutMs; ; await sleep(PORT_RETRY_MS)) {
     try {
       return await start()
     } catch (error) {

@@ -48,9 +48,9 @@ class System {
   }
 
   /** Has a new engine take over; resolves when the old one has ended. */
-  async upgrade(): Promise<number> {
+  async upgrade(listen = '127.0.0.1:0', from = ['--upgrade-from', this.control.replace('tcp://', '')]): Promise<number> {
     const before = this.engine
-    const {daemon, ready} = await startDaemon(this.t, [...this.engineFlags, '--upgrade', '--upgrade-from', this.control.replace('tcp://', '')])
+    const {daemon, ready} = await startDaemon(this.t, ['engine', this.volume, '--size', `${SIZE_BYTES}`, '--listen', listen, '--upgrade', ...from])
     this.engine = daemon
     this.control = ready.control!
     this.t.same(await before.exited, [0, null], 'the old engine has ended')
@@ -165,7 +165,11 @@ t.test('what cannot be: another volume, other replicas, another frontend', async
   await refused(t, [...system.engineFlags, ...from, '--replica', other], /is not one of the running engine's/)
   await refused(t, [...system.engineFlags, ...from, '--frontend', 'nbd'], /serves frontend socket, not nbd/)
   t.ok(system.engine.running)
-  await system.upgrade()
+  const {control} = system
+  await system.upgrade(control.replace('tcp://', ''), [])
+  t.equal(system.control, control, 'the same port')
+  await system.upgrade('127.0.0.1:0', [])
+  t.not(system.control, control, 'found where it was written down')
   t.same(await system.engine.end('SIGHUP'), [129, null], 'SIGHUP ends an engine at once')
   t.ok(existsSync(system.socket), 'and it closes nothing')
   await system.startEngine()

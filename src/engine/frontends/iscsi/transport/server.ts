@@ -15,6 +15,7 @@ const GRACE_MS = 5000
 /** Initiators that have been asked to log out and have nothing under way are not waited for any longer. */
 const LOGOUT_MS = 500
 const POLL_MS = 5
+const SHUTTING_DOWN = 'the target is shutting down'
 
 const TIMEOUTS: Timeouts = {loginMs: 15_000, pingAfterMs: 15_000, pingMs: 30_000, stallMs: 60_000}
 
@@ -80,7 +81,7 @@ export class IscsiServer {
   async park(deadline: number): Promise<{readonly fd: number; resume(): void}> {
     const listener = this.#listener!
     listener.hold()
-    await this.#endSessions(deadline - performance.now())
+    await this.#endSessions(deadline - performance.now(), 'another engine takes over the target')
     if (this.#connections.size > 0) {
       listener.release()
       throw new LonghornError('TIMEOUT', 'iscsi: commands are under way that do not end')
@@ -112,14 +113,14 @@ export class IscsiServer {
 
   async #close(graceMs: number): Promise<void> {
     const listening = this.#listener!.close()
-    await this.#endSessions(graceMs)
+    await this.#endSessions(graceMs, SHUTTING_DOWN)
     clearInterval(this.#timer)
-    for (const connection of [...this.#connections]) connection.end('the target is shutting down')
+    for (const connection of [...this.#connections]) connection.end(SHUTTING_DOWN)
     await listening
   }
 
   /** Asks all initiators to log out, and ends those connections that have nothing under way; what is left after `graceMs` stays. */
-  async #endSessions(graceMs: number): Promise<void> {
+  async #endSessions(graceMs: number, why: string): Promise<void> {
     for (const connection of this.#connections) connection.requestLogout(Math.ceil(graceMs / 1000))
     const started = performance.now()
     while (this.#connections.size > 0) {
@@ -129,7 +130,7 @@ export class IscsiServer {
       if (!isBusy && waitedMs >= LOGOUT_MS) break
       await delay(POLL_MS)
     }
-    for (const connection of [...this.#connections]) connection.end('the target has asked for a logout')
+    for (const connection of [...this.#connections]) connection.end(why)
   }
 
   #accept(fd: number): void {
