@@ -5,13 +5,20 @@ import {abandonDevice} from './abandon-device.js'
 import {announce} from './announce.js'
 import {DAEMON_VARIABLE, type DaemonRequest} from './become-daemon.js'
 import {makesDevice} from './device-frontends.js'
+import {engineAddresses, recordEngine} from './engine-record.js'
 import {printFailure} from './failure.js'
+
+/** As a shell reports a process that SIGHUP has ended. */
+const SIGHUP_EXIT = 129
 
 const stop = new AbortController()
 const request = takeRequest()
+// An orderly stop waits for some things with timers that keep no process alive; without this it could end in the middle of it.
+setInterval(() => undefined, 60_000)
 /** Whether a block device may be there that goes only when somebody removes it. */
-let mayHaveDevice = request.role === 'engine' && makesDevice(request.frontend)
+let mayHaveDevice = request.role === 'engine' && (request.upgrade !== undefined || makesDevice(request.frontend))
 process.title = `longhorn ${request.role} ${request.role === 'engine' ? request.volume : request.directory}`
+if (request.role === 'engine') process.on('SIGHUP', () => process.exit(SIGHUP_EXIT))
 for (const name of ['SIGINT', 'SIGTERM'] as const) process.on(name, () => onSignal(name))
 try {
   await (request.role === 'engine' ? runEngine(request) : runReplica(request))
@@ -33,7 +40,10 @@ async function runEngine(options: DaemonRequest & {role: 'engine'}): Promise<voi
   const [{startEngineServer}, {frontendKinds}] = await Promise.all([import('../engine/engine-server.js'), import('./frontend-kinds.js')])
   const log = createLog('engine')
   sayIgnored(options.ignored, log)
-  await using server = await startEngineServer({...options, frontends: frontendKinds(options.attach), log}, stop.signal)
+  const takeOverFrom = options.upgrade && (await engineAddresses(options.volume, options.upgrade.from ?? options.listen))
+  const gone = (): never => process.exit(0)
+  await using server = await startEngineServer({...options, frontends: frontendKinds(options.attach), log, takeOverFrom, gone}, stop.signal)
+  await using _record = await recordEngine(options.volume, server.address, log)
   announce(options.json, 'engine', {control: server.address, endpoint: server.slot.engine?.frontend?.endpoint})
   await stopped()
   mayHaveDevice = makesDevice(server.slot.engine?.frontend?.name)

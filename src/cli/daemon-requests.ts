@@ -26,6 +26,8 @@ export interface EngineRequest {
   readonly writeThrough: boolean
   readonly replicaTimeoutMs: number
   readonly listen: TcpAddress
+  /** Take the place of the engine that runs; `from` undefined: wherever it is. */
+  readonly upgrade?: {readonly from?: TcpAddress | undefined} | undefined
   readonly frontend?: string | undefined
   readonly frontendListen?: Address | undefined
   /** How the frontend blockdev makes its device: the name of a way, or `auto`. */

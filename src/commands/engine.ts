@@ -11,6 +11,7 @@ export default class Engine extends BaseCommand {
 
   static override description = `The replicas must be running (see "replica"). A replica that fails or does not answer in time is dropped and
 I/O goes on with the others. SIGTERM shuts the frontend down, lets requests finish and closes the replicas cleanly.
+SIGHUP ends the process at once and closes nothing: a block device stays for the next engine.
 
 Frontends: nbd (an NBD server), iscsi (an iSCSI target), blockdev (a device node /dev/longhorn/VOLUME on this host),
 socket (Longhorn's data protocol).`
@@ -19,6 +20,7 @@ socket (Longhorn's data protocol).`
     '<%= config.bin %> <%= command.id %> vol1 --size 10g --replica tcp://127.0.0.1:10000 --replica tcp://127.0.0.1:10010 --frontend nbd',
     '<%= config.bin %> <%= command.id %> vol1 --size 10g --replica 10.0.0.5:10000 --frontend nbd --frontend-listen 0.0.0.0:10809',
     '<%= config.bin %> <%= command.id %> vol1 --size 10g --replica 127.0.0.1:10000 --frontend blockdev',
+    '<%= config.bin %> <%= command.id %> vol1 --size 10g --upgrade',
   ]
 
   static override args = {
@@ -48,6 +50,8 @@ socket (Longhorn's data protocol).`
     salvage: Flags.boolean({
       description: 'go on with the newest of the replicas that answer, though they lack something or were used apart from each other',
     }),
+    upgrade: Flags.boolean({description: 'take the place of the engine of this volume that runs on this host, with its replicas and its frontend, while they are used'}),
+    'upgrade-from': Flags.string({dependsOn: ['upgrade'], description: 'HOST:PORT of its control service; --listen when left out, then where the last engine of the volume listened'}),
     'write-through': Flags.boolean({description: 'every write survives a power cut by itself; slower'}),
     'min-replicas': Flags.integer({default: 1, min: 1, description: 'do not start with fewer usable replicas than this'}),
     'engine-replica-timeout': Flags.integer({
@@ -65,6 +69,7 @@ socket (Longhorn's data protocol).`
     const replicas = flags.replica ?? []
     const ignored = checkEngineFlags(flags, args.volume, replicas.length)
     const frontendListen = flags['frontend-listen']
+    const upgradeFrom = flags['upgrade-from']
     const {becomeDaemon} = await import('../cli/become-daemon.js')
     return becomeDaemon({
       role: 'engine',
@@ -77,6 +82,7 @@ socket (Longhorn's data protocol).`
       writeThrough: flags['write-through'],
       replicaTimeoutMs: flags['engine-replica-timeout'] * 1000,
       listen: parseListen(flags.listen, '--listen'),
+      upgrade: flags.upgrade ? {from: upgradeFrom === undefined ? undefined : parseListen(upgradeFrom, '--upgrade-from')} : undefined,
       frontend: flags.frontend === '' ? undefined : flags.frontend,
       frontendListen: frontendListen === undefined ? undefined : parseAddress(frontendListen),
       attach: flags.attach,

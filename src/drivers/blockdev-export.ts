@@ -8,7 +8,7 @@ import type {Address} from '../lib/address.js'
 import {Cleanup} from '../lib/cleanup.js'
 import {isKind, LonghornError} from '../lib/errors.js'
 import {checkFree} from '../lib/net/check-free.js'
-import type {Frontend, FrontendOptions} from '../engine/frontends/frontend.js'
+import type {Frontend, FrontendHandover, FrontendOptions} from '../engine/frontends/frontend.js'
 import {readChapFile} from '../engine/frontends/iscsi/transport/chap-file.js'
 import {iscsiFrontend} from '../engine/frontends/iscsi/iscsi-frontend.js'
 import {nbdFrontend} from '../engine/frontends/nbd/nbd-frontend.js'
@@ -39,6 +39,17 @@ export async function openExport(plan: AttachPlan, options: FrontendOptions): Pr
   return plan.takes === 'nbd' ? openNbd(plan, options) : openIscsi(plan, options)
 }
 
+/** Prepares to go on with what another process serves to the volume's device; see FrontendKind.adopt(). */
+export async function adoptExport({takes, zeroesByTrim}: ServedAs, options: FrontendOptions, from: FrontendHandover): Promise<() => Frontend> {
+  if (takes === 'nbd') return nbdFrontend.adopt!({...options, device: zeroesByTrim ? new TrimAsZeroes(options.device) : options.device}, from)
+  const chapFile = options.iscsi?.chapFile ?? secretsOf(options.volume)
+  const start = await iscsiFrontend.adopt!({...options, iscsi: {...options.iscsi, chapFile}}, from)
+  return () => withSecrets(start(), options, chapFile)
+}
+
+/** How an export is served; what another process has to know of it. */
+export type ServedAs = Pick<AttachPlan, 'takes' | 'zeroesByTrim'>
+
 async function openNbd({zeroesByTrim}: AttachPlan, options: FrontendOptions): Promise<BlockdevExport> {
   const address = socketOf(options.volume)
   const device = zeroesByTrim ? new TrimAsZeroes(options.device) : options.device
@@ -47,15 +58,19 @@ async function openNbd({zeroesByTrim}: AttachPlan, options: FrontendOptions): Pr
 }
 
 async function openIscsi(plan: AttachPlan, options: FrontendOptions): Promise<BlockdevExport> {
-  await using undo = new Cleanup()
   const chapFile = options.iscsi?.chapFile ?? (await privateSecrets(options.volume))
-  // Only one that was made for this: the user's own stays.
+  await using undo = new Cleanup()
   if (options.iscsi?.chapFile === undefined) undo.defer(() => rm(chapFile, {force: true}))
-  const served = undo.add(await iscsiFrontend.open({...options, iscsi: {...options.iscsi, chapFile}, listen: portalOf(plan)}))
-  const owned = undo.move()
+  const served = await iscsiFrontend.open({...options, iscsi: {...options.iscsi, chapFile}, listen: portalOf(plan)})
+  undo.move()
+  return {endpoint: {...parseIscsiUri(served.endpoint), chapFile}, trim: 'may-keep-data', frontend: withSecrets(served, options, chapFile)}
+}
+
+/** The secrets go with the frontend, if they were made for it: the user's own stay. */
+function withSecrets(served: Frontend, {iscsi}: FrontendOptions, chapFile: string): Frontend {
+  if (iscsi?.chapFile !== undefined) return served
   let closed: Promise<void> | undefined
-  const close = (graceMs?: number): Promise<void> => (closed ??= served.close(graceMs).finally(() => owned.close()))
-  return {endpoint: {...parseIscsiUri(served.endpoint), chapFile}, trim: 'may-keep-data', frontend: {endpoint: served.endpoint, close}}
+  return {...served, close: graceMs => (closed ??= served.close(graceMs).finally(() => rm(chapFile, {force: true})))}
 }
 
 /** Any port does, but a device that is there already looks for its target where that was. */
@@ -69,9 +84,13 @@ function socketOf(volume: string): Address & {kind: 'unix'} {
   return {kind: 'unix', path: join(FOLDER, `${volume}.sock`)}
 }
 
+function secretsOf(volume: string): string {
+  return join(FOLDER, `${volume}.chap`)
+}
+
 /** The file with the secrets that an engine before this one has left, as the device still uses them, or with new ones. */
 async function privateSecrets(volume: string): Promise<string> {
-  const path = join(FOLDER, `${volume}.chap`)
+  const path = secretsOf(volume)
   try {
     await readChapFile(path)
   } catch (error) {

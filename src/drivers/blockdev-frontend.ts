@@ -4,7 +4,7 @@ import {isKind, LonghornError, messageOf} from '../lib/errors.js'
 import type {Log} from '../lib/log.js'
 import type {Frontend, FrontendKind, FrontendOptions} from '../engine/frontends/frontend.js'
 import type {Attacher} from './attach/attacher.js'
-import {checkExportFree, openExport} from './blockdev-export.js'
+import {adoptExport, checkExportFree, openExport, type ServedAs} from './blockdev-export.js'
 
 /** How long making or removing a device may take. */
 const ATTACH_TIMEOUT_MS = 120_000
@@ -19,7 +19,20 @@ export function blockdevFrontend(attacher: Attacher, way: string): FrontendKind 
       await checkExportFree(volume, await attacher.plan(volume, way))
     },
     open: options => openBlockdev(attacher, way, options),
+    // The device stays, and so does what is between it and the export's socket.
+    adopt: async (options, from) => {
+      const {device, servedAs, served} = from.state as ParkedDevice
+      const start = await adoptExport(servedAs, options, {state: served, fds: from.fds})
+      return () => frontendOf(attacher, options, device, servedAs, start())
+    },
   }
+}
+
+/** What is handed over beside the sockets of the export. */
+interface ParkedDevice {
+  readonly device: string
+  readonly servedAs: ServedAs
+  readonly served: unknown
 }
 
 async function openBlockdev(attacher: Attacher, wanted: string, options: FrontendOptions): Promise<Frontend> {
@@ -32,13 +45,27 @@ async function openBlockdev(attacher: Attacher, wanted: string, options: Fronten
   const attached = await attacher.attach({volume, endpoint, trim}, AbortSignal.timeout(ATTACH_TIMEOUT_MS), plan.way)
   log.info({device: attached.device, way: attached.way}, 'attached')
   undo.move()
+  return frontendOf(attacher, options, attached.device, plan, frontend)
+}
+
+function frontendOf(attacher: Attacher, {volume, log}: FrontendOptions, device: string, {takes, zeroesByTrim}: ServedAs, served: Frontend): Frontend {
   let closed: Promise<void> | undefined
   return {
-    endpoint: attached.device,
+    endpoint: device,
     resize: async sizeBytes => {
       await attacher.resize(volume, sizeBytes, AbortSignal.timeout(ATTACH_TIMEOUT_MS))
     },
-    close: graceMs => (closed ??= closeBlockdev(attacher, volume, frontend, graceMs, log)),
+    freeze: async () => {
+      const frozen = await attacher.freeze(volume, AbortSignal.timeout(ATTACH_TIMEOUT_MS))
+      log.info({mountPoints: frozen.mountPoints}, frozen.mountPoints.length > 0 ? 'file systems frozen' : 'nothing is mounted from the device: its cache was written back')
+      return frozen
+    },
+    park: async deadline => {
+      const parked = await served.park!(deadline)
+      const state: ParkedDevice = {device, servedAs: {takes, zeroesByTrim}, served: parked.state}
+      return {...parked, state, resume: () => parked.resume()}
+    },
+    close: graceMs => (closed ??= closeBlockdev(attacher, volume, served, graceMs, log)),
   }
 }
 

@@ -40,6 +40,13 @@ export class RegionSet {
     return this.#members.length
   }
 
+  /** Adds the regions of toBits(). */
+  addBits(bits: Buffer): void {
+    for (let region = 0; region < this.#present.length; region++) {
+      if (((bits[region >> 3] ?? 0) & (1 << (region & 7))) !== 0) this.add(region * REGION_BYTES, 1)
+    }
+  }
+
   /** A bit for each region, from the lowest bit of the first byte. */
   toBits(): Buffer {
     const bits = Buffer.alloc(Math.ceil(this.#present.length / 8))
@@ -48,9 +55,15 @@ export class RegionSet {
   }
 }
 
+/** What is known of changes, for an engine that goes on in place of this one; plain JSON. Bits in base64. */
+export interface ChangedState {
+  readonly recent: string
+  readonly missed: readonly (readonly [address: string, bits: string])[]
+}
+
 /**
  * Where replicas may differ from one that was dropped: what was written since it was, what was in flight at that moment, and what was
- * not flushed then, as it may have lost that. As long as this engine lives.
+ * not flushed then, as it may have lost that. As long as this engine lives, or one that it has handed over to.
  */
 export class ChangedRegions {
   #sizeBytes: number
@@ -64,6 +77,22 @@ export class ChangedRegions {
     this.#sizeBytes = sizeBytes
     this.#recent = new RegionSet(sizeBytes)
     this.#flushing = new RegionSet(sizeBytes)
+  }
+
+  /** While no flush runs. */
+  get state(): ChangedState {
+    const text = (set: RegionSet): string => set.toBits().toString('base64')
+    return {recent: text(this.#recent), missed: [...this.#missed].map(([address, set]) => [address, text(set)] as const)}
+  }
+
+  /** Goes on with what another engine knew. */
+  goOn({recent, missed}: ChangedState): void {
+    this.#recent.addBits(Buffer.from(recent, 'base64'))
+    for (const [address, bits] of missed) {
+      const set = new RegionSet(this.#sizeBytes)
+      set.addBits(Buffer.from(bits, 'base64'))
+      this.#missed.set(address, set)
+    }
   }
 
   /** A change of a range begins or ends. Called for every one of them. */

@@ -26,8 +26,7 @@ export function controllerService(engine: Engine): Service {
       return volume()
     },
     async volumeSnapshot({name, labels, freezeFilesystem}) {
-      if (freezeFilesystem) throw new LonghornError('UNSUPPORTED', 'VolumeSnapshot: freezing the file system is not supported yet; ask without it')
-      return {name: await engine.takeSnapshot(name === '' ? undefined : name, Object.fromEntries(labels))}
+      return {name: await engine.takeSnapshot(name === '' ? undefined : name, Object.fromEntries(labels), {freeze: freezeFilesystem})}
     },
     async volumeExpand({size}) {
       await engine.expand(toSize(size, 'VolumeExpand: size'))

@@ -57,6 +57,11 @@ export class EngineSlot implements AsyncDisposable {
     })
   }
 
+  /** Goes on with an engine that was running in another process. Nothing is started yet. */
+  adopt(engine: Engine): void {
+    this.#engine = engine
+  }
+
   /** Shuts the frontend down and closes the replicas. Success when nothing is started. */
   shutdown(): Promise<void> {
     return this.#inTurn(() => this.#end())

@@ -4,6 +4,8 @@ import {Cleanup} from '../lib/cleanup.js'
 import {LonghornError, messageOf} from '../lib/errors.js'
 import type {Log} from '../lib/log.js'
 import type {Frontend, FrontendKind, IscsiSettings} from './frontends/frontend.js'
+import {linksOf, type EngineState} from './handover/engine-state.js'
+import {parkEngine, type ParkedEngine} from './handover/park-engine.js'
 import {MemberLog} from './membership.js'
 import {openLink} from './open-link.js'
 import {Rebuild, type RebuildInfo, type RebuildOptions} from './rebuild.js'
@@ -112,6 +114,45 @@ export class Engine {
     await Promise.all(volume.members.map(link => pushSettings(engine.#members(), link, engine.settings)))
     undo.move()
     return engine
+  }
+
+  /**
+   * Prepares to go on in place of an engine of another process, with its connections; what this resolves to starts it, at once, and
+   * nothing happens before the end of that turn. Nothing is asked of a replica. Throws as FrontendKind.adopt() does.
+   */
+  static async adopt(options: EngineOptions, state: EngineState, fds: readonly number[]): Promise<() => Engine> {
+    const {frontend} = state
+    const volume = new Volume({...options, name: options.volume, sizeBytes: state.sizeBytes})
+    volume.adoptChanges(state.changes)
+    const kind = frontend && findFrontend(options.frontends, frontend.name)
+    const {iscsi, log: to} = options
+    const serve = frontend && (await kind?.adopt?.({volume: options.volume, device: volume, listen: undefined, log: to, iscsi}, {state: frontend.state, fds: fds.slice(frontend.firstFd)}))
+    if (frontend !== undefined && serve === undefined) throw new LonghornError('UNSUPPORTED', `frontend ${frontend.name} cannot be taken over`)
+    Object.assign(options.settings ?? {}, state.settings)
+    return () => {
+      const controls = new Map(state.replicas.map(({address}) => [address, new ReplicaControl(address, options.volume)]))
+      const rejected = new Map(state.replicas.flatMap(({address, reason}) => (reason === undefined ? [] : [[address, new LonghornError('IO', reason)] as const])))
+      const {sizeBytes, membership, session} = state
+      const engine = new Engine(options, volume, controls, {sizeBytes, usable: [], resync: [], rebuild: new Map(), rejected, membership}, session)
+      if (membership !== undefined) engine.#memberLog.goOn(membership)
+      for (const link of linksOf(state, fds, volume, options.replicaTimeoutMs)) {
+        volume.addReplica(link)
+        controls.get(link.address)!.adopt(session, link.features)
+      }
+      if (serve !== undefined) engine.#frontend = {kind: kind!, server: serve()}
+      return engine
+    }
+  }
+
+  /** Lets everything stand still while `use` gives it to another process, or has it go on; see parkEngine(). */
+  handOver(use: (parked: ParkedEngine) => Promise<void>): Promise<void> {
+    return this.#inTurn(async () => {
+      if (this.#closed !== undefined) throw new LonghornError('CONFLICT', 'the engine is shutting down')
+      const frontend = this.#frontend && {name: this.#frontend.kind.name, server: this.#frontend.server}
+      const {volume, settings, scrub, rebuilds} = this
+      const facts = {replicas: () => this.replicas, membership: () => this.#memberLog.last}
+      await use(await parkEngine({volume, settings, scrub, rebuilds, frontend, session: this.#session, ...facts}))
+    })
   }
 
   async #openAll(controls: readonly ReplicaControl[], undo: Cleanup, signal: AbortSignal | undefined): Promise<void> {
@@ -248,15 +289,29 @@ export class Engine {
 
   /**
    * Takes a snapshot of the volume while it is being used; see takeSnapshot(). Without a name it gets one. Returns the name.
-   * USAGE for a name that cannot be one, CONFLICT when there is one of that name or a user's would exceed a limit.
+   * USAGE for a name that cannot be one, CONFLICT when there is one of that name or a user's would exceed a limit. With `freeze` the file
+   * systems on the volume are frozen meanwhile: UNSUPPORTED where that is impossible; see Frontend.freeze().
    */
-  async takeSnapshot(name: string | undefined, labels: Readonly<Record<string, string>>, userCreated = true): Promise<string> {
+  async takeSnapshot(name: string | undefined, labels: Readonly<Record<string, string>>, {userCreated = true, freeze = false} = {}): Promise<string> {
     const request = {name: name ?? randomUUID(), labels, userCreated, created: now()}
     await this.#inTurn(async () => {
       if (userCreated) await checkRoomForSnapshot(this.#members(), this.settings)
-      await takeSnapshot(this.#members(), request)
+      const frozen = freeze ? await this.#freeze() : undefined
+      try {
+        await takeSnapshot(this.#members(), request)
+      } finally {
+        await frozen?.thaw()
+      }
     })
     return request.name
+  }
+
+  /** Nobody uses a volume without a frontend. */
+  async #freeze(): Promise<{thaw(): Promise<void>} | undefined> {
+    if (this.#frontend === undefined) return undefined
+    const {kind, server} = this.#frontend
+    if (server.freeze !== undefined) return server.freeze()
+    throw new LonghornError('UNSUPPORTED', `with frontend ${kind.name} the file system is not mounted by this engine: freeze it where it is (fsfreeze), and ask without --freeze`)
   }
 
   /**

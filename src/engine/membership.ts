@@ -42,6 +42,16 @@ export class MemberLog {
     this.#lineage = last?.lineage ?? [newName()]
   }
 
+  /** What was recorded last, by this engine or the one before it. */
+  get last(): Membership | undefined {
+    return this.#last
+  }
+
+  /** Goes on in place of an engine that has recorded this. */
+  goOn(last: Membership): void {
+    this.#last = last
+  }
+
   /** Throws CONFLICT when a replica's record is one of another volume. */
   checkSameVolume(address: string, record: Membership | undefined): void {
     if (record === undefined || record.lineage[0] === this.#lineage[0]) return

@@ -86,6 +86,11 @@ export class ReplicaControl {
     return this.#opened(session, replica)
   }
 
+  /** Goes on in a session that another process has opened. `features`: the replica's. */
+  adopt(session: string, features: readonly string[]): void {
+    if (features.includes(FEATURE.HELLO)) this.#session = session
+  }
+
   /** Does what takes time for a snapshot. Throws CONFLICT when there is one of that name. */
   async prepareSnapshot(request: SnapshotRequest): Promise<void> {
     await this.#rpc.replicaSnapshotPrepare(snapshotMessage(request))

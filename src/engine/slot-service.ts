@@ -1,17 +1,18 @@
 import {LonghornError} from '../lib/errors.js'
-import {toInteger, toSize} from '../protocol/grpc/fields.js'
+import {toInteger, toSize, toText} from '../protocol/grpc/fields.js'
 import {provide, type Handlers, type ServedMethod, type Service} from '../protocol/grpc/service.js'
 import {ControllerServiceDefinition, type MetricsGetResponse, type Volume} from '../protocol/proto/generated/controller.js'
 import {controllerService, describeVersion, describeVolume} from './controller-service.js'
 import type {Engine} from './engine.js'
 import type {EngineSlot} from './engine-slot.js'
+import {handOver} from './handover/hand-over.js'
 
 /**
  * ControllerService of an engine process, whether its volume is started or not. `opened` is called when a start has opened
- * the replicas: the frontend is its affair.
+ * the replicas: the frontend is its affair. `gone` ends this process when another one has taken over; without it none can.
  */
-export function slotService(slot: EngineSlot, opened: (engine: Engine) => Promise<void>): Service {
-  const idle = provide(ControllerServiceDefinition, idleHandlers(slot, opened))
+export function slotService(slot: EngineSlot, opened: (engine: Engine) => Promise<void>, gone?: () => never): Service {
+  const idle = provide(ControllerServiceDefinition, {...idleHandlers(slot, opened), ...handOverHandlers(slot, gone)})
   let running: {readonly engine: Engine; readonly service: Service} | undefined
   const now = (): Service | undefined => {
     const {engine} = slot
@@ -34,8 +35,20 @@ export function slotService(slot: EngineSlot, opened: (engine: Engine) => Promis
   return {definition: ControllerServiceDefinition, methods}
 }
 
-const SLOT_METHODS = new Set(['VolumeStart', 'VolumeShutdown'])
+const SLOT_METHODS = new Set(['VolumeStart', 'VolumeShutdown', 'VolumeHandOver'])
 const MAX_INT32 = 0x7fff_ffff
+
+function handOverHandlers(slot: EngineSlot, gone: (() => never) | undefined): Handlers<typeof ControllerServiceDefinition> {
+  return {
+    async volumeHandOver({socket}) {
+      const {engine, volumeName} = slot
+      if (engine === undefined) throw new LonghornError('CONFLICT', `volume ${volumeName} is not started: there is nothing to hand over`)
+      if (gone === undefined) throw new LonghornError('UNSUPPORTED', 'this process cannot hand over its volume')
+      await handOver(engine, toText(socket, 'VolumeHandOver: socket'), gone)
+      return {}
+    },
+  }
+}
 
 /** What is answered while the volume is not started, and what starts and ends it. */
 function idleHandlers(slot: EngineSlot, opened: (engine: Engine) => Promise<void>): Handlers<typeof ControllerServiceDefinition> {

@@ -10,7 +10,7 @@ import {ChangeGate, type HeldChange} from './change-gate.js'
 import {DirectIo} from './direct-io.js'
 import {ReadRepair} from './read-repair.js'
 import type {LinkOwner, ReplicaLink} from './replica-link.js'
-import {ChangedRegions, type RegionSet} from './changed-regions.js'
+import {ChangedRegions, type ChangedState, type RegionSet} from './changed-regions.js'
 import {writeZeroesByHand} from './zero-writer.js'
 
 /** How often replicas are looked after: time-outs, pings. */
@@ -58,7 +58,7 @@ export class Volume implements BlockDevice, LinkOwner {
   readonly #changed: ChangedRegions
   #closed = false
   #sweptAt = performance.now()
-  readonly #timer: NodeJS.Timeout
+  #timer: NodeJS.Timeout
   /** Called after a replica has been dropped. */
   onReplicaFailed: (link: ReplicaLink, reason: Error) => void = () => undefined
   /**
@@ -73,8 +73,11 @@ export class Volume implements BlockDevice, LinkOwner {
     this.#sizeBytes = options.sizeBytes
     this.#changed = new ChangedRegions(options.sizeBytes)
     this.repairs = new ReadRepair(this.#repairHost(), options.log)
-    this.#timer = setInterval(() => this.#sweep(), SWEEP_MS)
-    this.#timer.unref()
+    this.#timer = this.#startSweeping()
+  }
+
+  #startSweeping(): NodeJS.Timeout {
+    return setInterval(() => this.#sweep(), SWEEP_MS).unref()
   }
 
   get sizeBytes(): number {
@@ -156,6 +159,34 @@ export class Volume implements BlockDevice, LinkOwner {
     if (this.#held !== undefined) throw new Error('the volume stands still already')
     this.#held = []
     await this.drained()
+  }
+
+  /** It stands still, and nothing is asked of a replica or being recorded. */
+  get isQuiet(): boolean {
+    return this.#held !== undefined && this.#inFlight === 0 && this.#unacknowledged === undefined && this.#writers.every(link => link.client.isQuiet)
+  }
+
+  /** Does nothing any more, also not with its replicas, until reattach(): another process may go on with their connections. It is quiet. */
+  detach(): void {
+    clearInterval(this.#timer)
+    for (const link of this.#writers) link.client.detach()
+  }
+
+  /** Ends detach(). */
+  reattach(): void {
+    this.#sweptAt = performance.now()
+    this.#timer = this.#startSweeping()
+    for (const link of this.#writers) link.client.reattach()
+  }
+
+  /** Where replicas differ, for one that goes on in place of this. */
+  get changes(): ChangedState {
+    return this.#changed.state
+  }
+
+  /** Goes on with what was known there. */
+  adoptChanges(changes: ChangedState): void {
+    this.#changed.goOn(changes)
   }
 
   /** Lets go on what waits since pause(), in the order it came. */

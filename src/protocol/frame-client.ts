@@ -50,6 +50,25 @@ export class FrameClient implements StreamHandler {
     this.#stream = new ByteStream(fd, this, peer)
   }
 
+  get fd(): number {
+    return this.#stream.fd
+  }
+
+  /** Nothing is asked, received or queued: another process can go on with the socket. */
+  get isQuiet(): boolean {
+    const {available, output} = this.#stream
+    return this.#inFlight === 0 && this.#pingSequence < 0 && this.#helloSequence < 0 && available === 0 && !output.pending
+  }
+
+  /** Stops to look at the socket. Nothing may be asked until reattach(). */
+  detach(): void {
+    this.#stream.detach()
+  }
+
+  reattach(): void {
+    this.#stream.reattach()
+  }
+
   get inFlight(): number {
     return this.#inFlight
   }

@@ -67,6 +67,16 @@ class FrameIo extends Io {
   }
 }
 
+/** What another process needs to go on with a connection; plain JSON. Bytes are in base64. */
+export interface FrameServerState {
+  readonly input: string
+  readonly unsent: string
+  /** Payload that is not looked at, still to come. Bytes. */
+  readonly skip: number
+  /** A WRITE whose payload is arriving, of which nothing is under way. */
+  readonly writing?: {readonly sequence: number; readonly type: number; readonly offset: number; readonly size: number; readonly left: number; readonly error: number} | undefined
+}
+
 export class FrameServerConnection implements StreamHandler {
   readonly stream: ByteStream
   #device: BlockDevice
@@ -81,10 +91,47 @@ export class FrameServerConnection implements StreamHandler {
   /** Payload of a frame that has none to our knowledge, skipped. */
   #skip = 0
 
-  constructor(fd: number, options: FrameServerOptions) {
+  /** `from`: where another process has stopped. */
+  constructor(fd: number, options: FrameServerOptions, from?: FrameServerState) {
     this.#options = options
     this.#device = options.device
     this.stream = new ByteStream(fd, this, options.peer)
+    if (from !== undefined) this.#goOn(from)
+  }
+
+  /** All requests are answered, except a WRITE whose payload is still arriving, of which nothing is under way. */
+  get isQuiet(): boolean {
+    const writing = this.#writing
+    return this.#bytesInFlight === 0 && (writing === undefined ? this.#requestsInFlight === 0 : this.#requestsInFlight === 1 && writing.pieces === 1)
+  }
+
+  /** Stops to look at the socket, and says what another process needs to go on. Its input is held, and it is quiet. */
+  detach(): FrameServerState {
+    const {stream} = this
+    stream.detach()
+    const writing = this.#writing
+    return {
+      input: stream.unhandledInput().toString('base64'),
+      unsent: stream.output.unsent().toString('base64'),
+      skip: this.#skip,
+      writing: writing && {sequence: writing.sequence, type: writing.type, offset: writing.frameOffset, size: writing.frameSize, left: this.#writeLeft, error: writing.error},
+    }
+  }
+
+  #goOn({input, unsent, skip, writing}: FrameServerState): void {
+    this.#skip = skip
+    if (writing !== undefined) {
+      const io = this.#takeIo()
+      io.sequence = writing.sequence
+      io.type = writing.type
+      io.frameOffset = writing.offset
+      io.frameSize = writing.size
+      io.error = writing.error
+      io.pieces = 1
+      this.#writing = io
+      this.#writeLeft = writing.left
+    }
+    this.stream.preload(Buffer.from(input, 'base64'), Buffer.from(unsent, 'base64'))
   }
 
   /** Requests that have not been answered and still will be: a write whose payload is no longer read never is. */

@@ -36,7 +36,7 @@ t.test('how many snapshots there may be', async t => {
     t.equal((await replica.replicaGet()).replica?.remainSnapshots, 0)
     await t.rejects(replica.replicaSnapshotPrepare({name: 'd', userCreated: true, created: '2026-01-02T03:04:05Z'}), {code: 'LH_CONFLICT'}, 'the replica knows it as well')
   }
-  await engine.takeSnapshot('system', {}, false)
+  await engine.takeSnapshot('system', {}, {userCreated: false})
   await rpc.volumeExpand({size: BigInt(engine.volume.sizeBytes * 2)})
   t.equal(engine.volume.replicas.filter(({mode}) => mode === 'RW').length, 2, 'what the system takes is never refused')
   for (const name of ['a', 'b', 'c']) for (const {rpc: replica} of replicas) await replica.diskMarkAsRemoved({name})

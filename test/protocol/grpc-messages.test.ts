@@ -27,6 +27,7 @@ const OURS = new Set([
   'VolumeScrub Empty Empty',
   'VolumeScrubStatus Empty VolumeScrubStatusResponse',
   'VolumeScrubCancel Empty Empty',
+  'VolumeHandOver VolumeHandOverRequest Empty',
   'LayerDigests LayerDigestsRequest LayerDigestsResponse',
   'LayerBlocks LayerBlocksRequest LayerBlocksResponse',
   'LayerRead LayerReadRequest LayerReadResponse',

@@ -26,7 +26,6 @@ export const engineServerFlags = {
   'file-sync-http-client-timeout': Flags.integer(ignored),
   'volume-name': Flags.string({hidden: true, description: 'must be the name of the volume'}),
   'enable-backend': Flags.string({hidden: true, multiple: true, multipleNonGreedy: true, description: 'tcp; nothing else is supported'}),
-  upgrade: Flags.boolean({hidden: true, description: 'refused: take over the frontend of a running engine'}),
   salvageRequested: Flags.boolean({hidden: true, description: 'use the one replica that is given as it is'}),
   url: Flags.string(ignored),
 }
@@ -53,7 +52,6 @@ interface EngineValues extends SharedValues {
   readonly 'volume-name'?: string | undefined
   readonly 'enable-backend'?: readonly string[] | undefined
   readonly 'file-sync-http-client-timeout'?: number | undefined
-  readonly upgrade: boolean
   readonly salvageRequested: boolean
   readonly url?: string | undefined
 }
@@ -78,9 +76,6 @@ export function checkEngineFlags(flags: EngineValues, volume: string, replicas: 
   }
   const backend = flags['enable-backend']?.find(name => name !== 'tcp')
   if (backend !== undefined) throw new LonghornError('UNSUPPORTED', `--enable-backend ${backend}: only tcp is supported`)
-  if (flags.upgrade) {
-    throw new LonghornError('UNSUPPORTED', '--upgrade: an engine cannot take over the frontend of a running one; stop that one first, and start this without --upgrade')
-  }
   if (flags.salvageRequested && replicas > 1) {
     throw new LonghornError('UNSUPPORTED', '--salvageRequested: which of several replicas is to be kept is not decided here; start with that one alone')
   }

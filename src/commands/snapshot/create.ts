@@ -7,7 +7,7 @@ export default class SnapshotCreate extends BaseCommand {
   static override summary = 'Take a snapshot of a volume while it is being used.'
 
   static override description = `Everything that was acknowledged before is in it, on every replica the same; writing stands still for milliseconds.
-What a mounted file system still has in memory is not: run "sync" or freeze it first if that matters. Prints the name.`
+What a mounted file system still has in memory is not; with --freeze it is, and the snapshot can be used without a repair. Prints the name.`
 
   static override examples = [
     '<%= config.bin %> <%= command.id %>',
@@ -21,6 +21,7 @@ What a mounted file system still has in memory is not: run "sync" or freeze it f
   static override flags = {
     ...engineFlags,
     ...volumeFlag,
+    freeze: Flags.boolean({description: 'freeze the file system on the volume meanwhile; for volumes that the engine serves as a block device of its host'}),
     label: Flags.string({multiple: true, helpValue: 'KEY=VALUE', description: 'a label to keep with it; may be repeated'}),
   }
 
@@ -28,7 +29,7 @@ What a mounted file system still has in memory is not: run "sync" or freeze it f
     const {args, flags} = await this.parse(SnapshotCreate)
     const labels = parseLabels(flags.label ?? [], '--label')
     await using engine = connectEngine(flags.engine, flags.volume)
-    const {name} = await engine.volumeSnapshot({name: args.name ?? '', labels}, {signal: this.signal})
+    const {name} = await engine.volumeSnapshot({name: args.name ?? '', labels, freezeFilesystem: flags.freeze}, {signal: this.signal})
     this.log(name)
     return {name}
   }

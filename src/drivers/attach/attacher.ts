@@ -14,6 +14,8 @@ import {errnoOf, LonghornError} from '../../lib/errors.js'
 import type {AttachRequest, AttachWay, Availability, BlockNode, Condition, Endpoint} from './attach-way.js'
 import {AttachmentSlot} from './attachment-slot.js'
 import {clearNode, deviceSize, makeNode, nodeAt, removeBlockNode, removeDeadNode, removeNode, sameDevice} from './block-node.js'
+import {fileSystemsOn} from './freeze/file-systems-on.js'
+import {freeze, thawLeftOver, type Frozen} from './freeze/freezer.js'
 import {flushDevice, isFound, releaseUsers} from './release-users.js'
 import {checkVolumeName} from './volume-name.js'
 import {VolumeLock} from './volume-lock.js'
@@ -157,10 +159,11 @@ export class Attacher {
       await removeDeadNode(this.#deviceOf(volume))
       return {detached: false, unmounted: [], warnings: []}
     }
+    const frozen = await thawLeftOver(slot.directory)
     const known = onlyBroken ? await this.#ways.find(({name}) => name === slot.record?.way)?.inspect(slot, {probe: true}) : undefined
     if (known?.state === 'up') return {detached: false, unmounted: [], warnings: []}
-    // Awaited here, as the lock goes when this returns.
-    return await this.#dismantle(slot, {force, flush: true}, known)
+    const report = await this.#dismantle(slot, {force, flush: true}, known)
+    return {...report, warnings: [...frozen, ...report.warnings]}
   }
 
   /**
@@ -178,6 +181,26 @@ export class Attacher {
     if (sizeBytes < before) throw new LonghornError('CONFLICT', `volume ${volume} has ${before} bytes and cannot shrink to ${sizeBytes}`)
     if (sizeBytes > before) await way.resize(slot, sizeBytes, signal)
     return sizeBytes
+  }
+
+  /**
+   * Freezes the file systems that are mounted from a volume's device, in whatever mount namespace, and writes down that it does: should
+   * this process be killed and its helper too, the next attach or detach thaws them. Without any, the device's cache is written back.
+   * NOT_FOUND when it is not attached; otherwise as freeze().
+   */
+  async freeze(volume: string, signal: AbortSignal): Promise<Frozen> {
+    checkVolumeName(volume)
+    await using _lock = await this.#lock(volume, signal)
+    const slot = await this.#slot(volume)
+    const way = this.#ways.find(({name}) => name === slot.record?.way)
+    const condition = await way?.inspect(slot, {probe: false})
+    if (condition?.state !== 'up') throw new LonghornError('NOT_FOUND', `volume ${volume} is not attached to this host`)
+    const [problem] = await thawLeftOver(slot.directory)
+    if (problem !== undefined) throw new LonghornError('IO', problem)
+    const mounted = await fileSystemsOn(condition.node)
+    if (mounted.length > 0) return freeze(slot.directory, mounted)
+    await flushDevice(volume, condition, [`/dev/${condition.node.name}`, this.#deviceOf(volume)], false)
+    return {mountPoints: [], thaw: async () => undefined}
   }
 
   /** What is attached to this host, by name. Touches no device, so it answers also when one hangs. */
@@ -219,6 +242,7 @@ export class Attacher {
   /** The device if it is there and works. Otherwise removes what is there, so that it can be made. */
   async #existing(slot: AttachmentSlot, request: AttachRequest, wayName: string): Promise<AttachedDevice | undefined> {
     if (!slot.exists) return undefined
+    await thawLeftOver(slot.directory)
     const {record} = slot
     const way = this.#ways.find(({name}) => name === record?.way)
     const condition = await way?.inspect(slot, {probe: true})

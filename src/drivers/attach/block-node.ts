@@ -83,6 +83,6 @@ function isAbsent(error: unknown): boolean {
 }
 
 /** dev_t as the C library packs it: minor bits 0-7, major bits 8-19, minor again from bit 20. */
-function deviceNumber(rdev: number): DeviceNumber {
+export function deviceNumber(rdev: number): DeviceNumber {
   return {major: Math.floor(rdev / 0x100) % 0x1000, minor: (rdev % 0x100) + Math.floor(rdev / 0x10_0000) * 0x100}
 }

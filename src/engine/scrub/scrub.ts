@@ -101,6 +101,12 @@ export class Scrub {
     this.#abort = new AbortController()
   }
 
+  /** cancel(), and waits for it. */
+  async stop(): Promise<void> {
+    this.cancel()
+    await this.#running
+  }
+
   /** Ends what is going on, waits for it, and begins nothing any more. */
   async close(): Promise<void> {
     this.#abort.abort(new LonghornError('INTERRUPTED', 'the engine is shutting down'))

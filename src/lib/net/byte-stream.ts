@@ -56,6 +56,7 @@ export class ByteStream implements Pollable, Flushable {
   /** Input from before a pause waits to be shown. */
   #leftOver = false
   #interest = EPOLLIN
+  #held = false
 
   constructor(
     readonly fd: number,
@@ -100,13 +101,61 @@ export class ByteStream implements Pollable, Flushable {
     if (!this.#paused || this.closed) return
     this.#paused = false
     this.#updateInterest()
-    if (this.available === 0 || this.#leftOver) return
-    this.#leftOver = true
-    setImmediate(() => this.#showLeftOver())
+    this.#showSoon()
   }
 
   get paused(): boolean {
     return this.#paused
+  }
+
+  /**
+   * From now on no input is shown to the handler, whatever it does itself, and none is received; what was received stays here. Output
+   * goes on. For a stream that another process may go on with.
+   */
+  holdInput(): void {
+    this.#held = true
+    this.#updateInterest()
+  }
+
+  get inputHeld(): boolean {
+    return this.#held
+  }
+
+  /** Ends holdInput(): what was received meanwhile is shown soon, and never during this call. */
+  releaseInput(): void {
+    if (!this.#held) return
+    this.#held = false
+    this.#updateInterest()
+    this.#showSoon()
+  }
+
+  /** Stops to look at the socket at all; it stays open. Input is held before. */
+  detach(): void {
+    if (!this.closed) reactor.remove(this)
+  }
+
+  /** Ends detach(). */
+  reattach(): void {
+    if (!this.closed) reactor.add(this, this.#interest)
+  }
+
+  /** What has been received and not handled, as a copy. */
+  unhandledInput(): Buffer {
+    return Buffer.from(this.input.subarray(this.start, this.end))
+  }
+
+  /** Goes on where another process has stopped: what it had received and not handled, and what it had not sent. Throws PROTOCOL. */
+  preload(input: Buffer, output: Buffer): void {
+    if (input.length > this.slab.size) throw new LonghornError('PROTOCOL', `${this.peer}: ${input.length} bytes of input do not fit into a slab`)
+    input.copy(this.input)
+    this.end = input.length
+    this.#showSoon()
+    for (let at = 0; at < output.length; at += SLAB_BYTES) {
+      const part = output.subarray(at, at + SLAB_BYTES)
+      part.copy(this.output.reserve(part.length).buffer, this.output.reservedAt)
+      this.output.commit(part.length)
+    }
+    if (output.length > 0) this.flushSoon()
   }
 
   /** Sends what is queued, then closes. Input is no longer looked at. */
@@ -129,9 +178,15 @@ export class ByteStream implements Pollable, Flushable {
   onReady(events: number): void {
     if ((events & EPOLLOUT) !== 0) this.#send()
     if (this.closed) return
-    if ((events & (EPOLLIN | EPOLLHUP | EPOLLERR)) !== 0 && !this.#paused) this.#receive()
-    // A reset connection while receiving is paused: nothing else would ever notice it.
+    if ((events & (EPOLLIN | EPOLLHUP | EPOLLERR)) !== 0 && !this.#paused && !this.#held) this.#receive()
+    // A reset connection while receiving is paused or held: nothing else would ever notice it.
     else if ((events & (EPOLLERR | EPOLLHUP)) !== 0) this.#finish(this.#lost('connection lost'))
+  }
+
+  #showSoon(): void {
+    if (this.available === 0 || this.#leftOver) return
+    this.#leftOver = true
+    setImmediate(() => this.#showLeftOver())
   }
 
   #showLeftOver(): void {
@@ -160,7 +215,7 @@ export class ByteStream implements Pollable, Flushable {
   }
 
   #handleInput(): void {
-    if (this.closed || this.#paused) return
+    if (this.closed || this.#paused || this.#held) return
     if (this.#ending) {
       this.start = this.end
       return
@@ -212,7 +267,7 @@ export class ByteStream implements Pollable, Flushable {
 
   #updateInterest(): void {
     if (this.closed) return
-    const interest = (this.#paused ? 0 : EPOLLIN) | (this.#blocked ? EPOLLOUT : 0)
+    const interest = (this.#paused || this.#held ? 0 : EPOLLIN) | (this.#blocked ? EPOLLOUT : 0)
     if (interest === this.#interest) return
     this.#interest = interest
     reactor.modify(this, interest)

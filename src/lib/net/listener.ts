@@ -15,6 +15,7 @@ const ACCEPT_PAUSE_MS = 100
 /** A listening socket on the reactor. `accept` gets each new connection's descriptor and owns it. */
 export class Listener implements Pollable {
   #closed = false
+  #held = false
 
   private constructor(
     readonly fd: number,
@@ -38,6 +39,23 @@ export class Listener implements Pollable {
     } catch (error) {
       throw listenError(where, error)
     }
+  }
+
+  /** Goes on with a listening socket of another process. */
+  static adopt(fd: number, address: Address, accept: (fd: number) => void): Listener {
+    return new Listener(fd, address, accept)
+  }
+
+  /** Accepts nothing from now on; connections that are made wait. */
+  hold(): void {
+    this.#held = true
+    if (!this.#closed) reactor.remove(this)
+  }
+
+  /** Ends hold(). */
+  release(): void {
+    this.#held = false
+    if (!this.#closed) reactor.add(this, EPOLLIN)
   }
 
   onReady(): void {
@@ -64,7 +82,7 @@ export class Listener implements Pollable {
   #pause(): void {
     reactor.modify(this, 0)
     setTimeout(() => {
-      if (!this.#closed) reactor.modify(this, EPOLLIN)
+      if (!this.#closed && !this.#held) reactor.modify(this, EPOLLIN)
     }, ACCEPT_PAUSE_MS)
   }
 }

@@ -126,6 +126,17 @@ export class SendQueue {
     this.#lastEnd = -1
   }
 
+  /** What is queued and not sent, as a copy. */
+  unsent(): Buffer {
+    const parts: Buffer[] = []
+    for (let index = 0; index < this.#count; index++) {
+      const slab = this.#owners[index]!
+      const start = this.#words[index * 4]! + this.#words[index * 4 + 1]! * TWO_TO_32 - slab.address
+      parts.push(slab.buffer.subarray(start, start + this.#words[index * 4 + 2]!))
+    }
+    return Buffer.concat(parts)
+  }
+
   /** Forgets everything; the stream is gone. */
   clear(): void {
     for (let index = 0; index < this.#held; index++) this.#owners[index]!.release()

@@ -26,6 +26,8 @@ const TCP_KEEPINTVL = 5
 const TCP_KEEPCNT = 6
 const TCP_CONGESTION = 13
 const MSG_NOSIGNAL = 0x4000
+const MSG_CMSG_CLOEXEC = 0x40000000
+const SO_PEERCRED = 17
 const SHUT_WR = 1
 
 const {EINPROGRESS, EINTR} = constants.errno
@@ -47,6 +49,7 @@ const calls = {
   close: libcFunction<Call>('int close(int fd)'),
   recv: libcFunction<Call>('int64_t recv(int fd, uintptr_t buffer, size_t length, int flags)'),
   sendmsg: libcFunction<Call>('int64_t sendmsg(int fd, uintptr_t message, int flags)'),
+  recvmsg: libcFunction<Call>('int64_t recvmsg(int fd, uintptr_t message, int flags)'),
 }
 
 /** The result of a call. Throws SystemError when it is negative; `doing` is for the message. */
@@ -233,4 +236,18 @@ export function receive(fd: number, address: number, length: number): number {
 export function sendMessage(fd: number, message: number): number {
   const result = calls.sendmsg(fd, message, MSG_NOSIGNAL)
   return result >= 0 ? result : -lastErrno()
+}
+
+/** Bytes received, 0 at the end of the stream, or a negative errno. Descriptors that come along are closed on exec. `message` as above. */
+export function receiveMessage(fd: number, message: number): number {
+  const result = calls.recvmsg(fd, message, MSG_CMSG_CLOEXEC)
+  return result >= 0 ? result : -lastErrno()
+}
+
+/** Who is at the other end of a unix socket: struct ucred of the moment of connect() or listen(). Throws SystemError. */
+export function peerCredentials(fd: number): {readonly pid: number; readonly uid: number} {
+  const value = Buffer.alloc(12)
+  const length = Buffer.from([12, 0, 0, 0])
+  checked(calls.getsockopt(fd, SOL_SOCKET, SO_PEERCRED, value, length), 'getsockopt', 'asking who is at the other end of a socket')
+  return {pid: value.readInt32LE(0), uid: value.readUInt32LE(4)}
 }

@@ -200,7 +200,6 @@ t.test('flags that promise what is not there are refused', async t => {
     t.match(stderr, line)
   }
   const engine = ['controller', 'vol', '--size', '4m', '--replica', 'tcp://127.0.0.1:1']
-  await refused(/--upgrade: /, ...engine, '--upgrade')
   await refused(/--salvageRequested: /, ...engine, '--replica', 'tcp://127.0.0.1:2', '--salvageRequested')
   await refused(/--data-server-protocol unix: only tcp/, ...engine, '--data-server-protocol', 'unix')
   await refused(/--enable-backend file: only tcp/, ...engine, '--enable-backend', 'file')

@@ -52,6 +52,12 @@ export class Daemon {
     return this.#log.split('\n').flatMap(line => (line.startsWith('{') ? [JSON.parse(line) as Record<string, unknown>] : []))
   }
 
+  /** Waits for its end, which somebody else brings about. Throws unless with exit code 0. */
+  async ended(): Promise<void> {
+    await this.#exited
+    if (this.#child.exitCode !== 0) throw new Error(`${this.#what} ended with ${this.#child.exitCode ?? this.#child.signalCode}\n${this.#log}`)
+  }
+
   /** Asks it to end. Throws unless it does, with exit code 0. */
   async stop(): Promise<void> {
     this.#child.kill('SIGTERM')

@@ -84,6 +84,17 @@ export class LiveVolume {
     return endpoint!
   }
 
+  /** Has a new engine take the place of the running one, which has ended when this resolves. Gives for how long initiators had to wait, in milliseconds. */
+  async upgradeEngine(flags: readonly string[] = []): Promise<number> {
+    const before = this.engine
+    const engine = this.#start(['engine', this.name, '--size', `${this.sizeBytes}`, '--listen', '127.0.0.1:0', '--upgrade', '--upgrade-from', this.control, ...flags])
+    const {control} = await engine.ready()
+    await before.ended()
+    this.#engine = engine
+    this.#control = control!
+    return Number(engine.log.find(({msg}) => msg === 'took over from the running engine')?.['stoodStillMs'])
+  }
+
   /** Everything from the beginning: replicas and an engine over them. */
   async start(options: EngineOptions = {}): Promise<string> {
     await this.startReplicas()

@@ -5,6 +5,7 @@
 export const MESSAGES: Readonly<Record<string, string>> = {
   SyncFileInfo: '1:string from_file_name 2:string to_file_name 3:int64 actual_size',
 
+  VolumeHandOverRequest: '1000:string socket',
   VolumeScrubStatusResponse:
     '1000:string state 1001:int32 progress 1002:string error 1003:repeated ScrubFinding findings 1004:int64 found 1005:int64 healed ' +
     '1006:int64 layers 1007:int64 read_repairs',

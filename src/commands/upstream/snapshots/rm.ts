@@ -40,7 +40,7 @@ export default class UpstreamSnapshotsRm extends UpstreamCommand {
       await using rpc = connectReplica(replica.address, volumeName)
       await rpc.diskMarkAsRemoved({name}, {signal: this.signal})
     }
-    // Nobody needs the checksum of what is removed; an agent that computes none has none to stop.
+    // Nobody needs the checksum of what is removed; an agent that computes none, or not this one, has none to stop.
     await withAgent(replica, volumeName, agent => agent.snapshotHashCancel({snapshotName: name}, {signal: this.signal})).catch((error: unknown) => {
       if (!isKind(error, 'UNSUPPORTED') && !isKind(error, 'NOT_FOUND')) throw error
     })

@@ -2,8 +2,9 @@ import {LonghornError} from '../../../lib/errors.js'
 import {ByteStream, type StreamHandler} from '../../../lib/net/byte-stream.js'
 import type {BlockDevice} from '../../../protocol/block-device.js'
 import type {Budget} from '../budget.js'
-import {Handshake, type Export} from './handshake.js'
+import {Handshake, type Agreement, type Export, type HandshakeState} from './handshake.js'
 import {Transmission} from './transmission.js'
+import type {ArrivingWrite} from './write-payload.js'
 
 /** What the server gives each of its connections. */
 export interface ConnectionOptions {
@@ -16,18 +17,30 @@ export interface ConnectionOptions {
   readonly onClose: (connection: Connection, reason: Error | undefined) => void
 }
 
+/** What another process needs to go on with a client; plain JSON. Bytes are in base64. */
+export interface ConnectionState {
+  readonly input: string
+  readonly unsent: string
+  readonly handshake?: HandshakeState | undefined
+  readonly agreement?: Agreement | undefined
+  readonly arriving?: ArrivingWrite | undefined
+}
+
 /** One client: first its handshake, then its requests. */
 export class Connection implements StreamHandler {
   readonly #stream: ByteStream
   readonly #handshake: Handshake
   readonly #timer: NodeJS.Timeout
   #transmission: Transmission | undefined
+  #agreement: Agreement | undefined
 
   /** Takes over the descriptor of a connected socket. */
   constructor(
     fd: number,
     readonly peer: string,
     readonly options: ConnectionOptions,
+    /** Where another process has stopped; a new client without it. */
+    from?: ConnectionState,
   ) {
     const {budget, exported, handshakeTimeoutMs} = options
     budget.enter()
@@ -37,7 +50,51 @@ export class Connection implements StreamHandler {
       this.#stream.destroy(new LonghornError('TIMEOUT', `${peer}: no export chosen within ${handshakeTimeoutMs} ms`))
     }, handshakeTimeoutMs)
     this.#timer.unref()
-    this.#handshake.greet(this.#stream)
+    if (from === undefined) this.#handshake.greet(this.#stream)
+    else this.#goOn(from)
+  }
+
+  get fd(): number {
+    return this.#stream.fd
+  }
+
+  /** Reads nothing from the client any more; what it has asked for is answered. */
+  hold(): void {
+    this.#stream.holdInput()
+  }
+
+  /** Ends hold(). */
+  release(): void {
+    this.#stream.releaseInput()
+  }
+
+  /** Held, and nothing of it is under way. */
+  get isQuiet(): boolean {
+    return this.#transmission?.isQuiet ?? true
+  }
+
+  /** Stops to look at the socket, and says what another process needs to go on. It is quiet. */
+  detach(): ConnectionState {
+    const {output} = this.#stream
+    this.#stream.detach()
+    return {
+      input: this.#stream.unhandledInput().toString('base64'),
+      unsent: output.unsent().toString('base64'),
+      handshake: this.#transmission === undefined ? this.#handshake.state : undefined,
+      agreement: this.#agreement,
+      arriving: this.#transmission?.arriving(),
+    }
+  }
+
+  reattach(): void {
+    this.#stream.reattach()
+  }
+
+  #goOn({input, unsent, handshake, agreement, arriving}: ConnectionState): void {
+    if (handshake !== undefined) this.#handshake.goOn(handshake)
+    if (agreement !== undefined) this.#transmit(agreement)
+    if (arriving !== undefined) this.#transmission?.goOn(arriving)
+    this.#stream.preload(Buffer.from(input, 'base64'), Buffer.from(unsent, 'base64'))
   }
 
   onInput(stream: ByteStream): void {
@@ -72,8 +129,13 @@ export class Connection implements StreamHandler {
 
   #negotiate(stream: ByteStream): Transmission | undefined {
     const agreement = this.#handshake.handleInput(stream)
-    if (agreement === undefined) return undefined
+    return agreement === undefined ? undefined : this.#transmit(agreement)
+  }
+
+  #transmit(agreement: Agreement): Transmission {
     clearTimeout(this.#timer)
-    return new Transmission(stream, this.options.device, agreement, this.options.budget)
+    this.#agreement = agreement
+    this.#transmission = new Transmission(this.#stream, this.options.device, agreement, this.options.budget)
+    return this.#transmission
   }
 }

@@ -40,6 +40,15 @@ export interface Agreement {
   readonly blockStatus: boolean
 }
 
+/** How far a handshake has come, as plain data. */
+export interface HandshakeState {
+  readonly clientFlags?: number | undefined
+  readonly optionsSeen: number
+  readonly skipping?: {readonly option: number; readonly left: number} | undefined
+  readonly structured: boolean
+  readonly contextFor?: string | undefined
+}
+
 /**
  * One client's way to the transmission phase, "fixed newstyle" only:
  *
@@ -57,6 +66,20 @@ export class Handshake {
   #contextFor: string | undefined
 
   constructor(readonly exported: Export) {}
+
+  /** What another process needs to go on. */
+  get state(): HandshakeState {
+    return {clientFlags: this.#clientFlags, optionsSeen: this.#optionsSeen, skipping: this.#skipping, structured: this.#structured, contextFor: this.#contextFor}
+  }
+
+  /** Goes on where another process has stopped. */
+  goOn({clientFlags, optionsSeen, skipping, structured, contextFor}: HandshakeState): void {
+    this.#clientFlags = clientFlags
+    this.#optionsSeen = optionsSeen
+    this.#skipping = skipping && {...skipping}
+    this.#structured = structured
+    this.#contextFor = contextFor
+  }
 
   greet(stream: ByteStream): void {
     writeGreeting(stream.output)

@@ -26,11 +26,20 @@ export const nbdFrontend: FrontendKind = {
       await server.close(0)
       throw new LonghornError('IO', `cannot protect the socket of volume ${volume}: ${messageOf(error)}`, {}, {cause: error})
     }
-    return {
-      endpoint: endpointOf(server.address, volume),
-      close: graceMs => server.close(graceMs),
-    }
+    return frontendOf(server, volume)
   },
+
+  async adopt({volume, device, log}, from) {
+    return () => frontendOf(NbdServer.adopt({volume, device, log}, from), volume)
+  },
+}
+
+function frontendOf(server: NbdServer, volume: string): Frontend {
+  return {
+    endpoint: endpointOf(server.address, volume),
+    park: deadline => server.park(deadline),
+    close: graceMs => server.close(graceMs),
+  }
 }
 
 async function makeFolder(path: string): Promise<void> {

@@ -4,7 +4,9 @@ import {Listener} from '../../../lib/net/listener.js'
 import {closeFd} from '../../../lib/net/socket-calls.js'
 import type {BlockDevice} from '../../../protocol/block-device.js'
 import {Budget} from '../budget.js'
-import {Connection, type ConnectionOptions} from './connection.js'
+import type {FrontendHandover, ParkedFrontend} from '../frontend.js'
+import {waitQuiet} from '../quiet.js'
+import {Connection, type ConnectionOptions, type ConnectionState} from './connection.js'
 
 /** Clients open 1 to 16 connections each, and a volume has few clients. */
 const MAX_CONNECTIONS = 128
@@ -17,6 +19,12 @@ export interface ServerOptions {
   readonly listen: Address
   readonly log: Log
   readonly handshakeTimeoutMs?: number
+}
+
+/** What another process needs to go on: descriptors of the listening socket and of each client. Plain JSON. */
+interface ServerState {
+  readonly address: Address
+  readonly clients: readonly ConnectionState[]
 }
 
 /** Serves one device to any number of NBD clients. */
@@ -55,6 +63,42 @@ export class NbdServer {
     return server
   }
 
+  /** Goes on where another process has stopped; see FrontendKind.adopt(). */
+  static adopt(options: Omit<ServerOptions, 'listen'>, {state, fds}: FrontendHandover): NbdServer {
+    const {address, clients} = state as ServerState
+    const server = new NbdServer({...options, listen: address})
+    const [listening, ...sockets] = fds as [number, ...number[]]
+    server.#listener = Listener.adopt(listening, address, fd => server.#accept(fd))
+    clients.forEach((client, index) => server.#add(sockets[index]!, client))
+    return server
+  }
+
+  /** See Frontend.park(). */
+  async park(deadline: number): Promise<ParkedFrontend> {
+    const listener = this.#listener!
+    const release = (): void => {
+      listener.release()
+      for (const connection of this.#connections) connection.release()
+    }
+    listener.hold()
+    for (const connection of this.#connections) connection.hold()
+    await waitQuiet('nbd', deadline, () => [...this.#connections].every(connection => connection.isQuiet)).catch((error: unknown) => {
+      release()
+      throw error
+    })
+    const connections = [...this.#connections]
+    const clients = connections.map(connection => connection.detach())
+    const state: ServerState = {address: this.address, clients}
+    return {
+      state,
+      fds: [listener.fd, ...connections.map(({fd}) => fd)],
+      resume: () => {
+        for (const connection of connections) connection.reattach()
+        release()
+      },
+    }
+  }
+
   /** Where it really listens. */
   get address(): Address {
     return this.#listener!.address
@@ -90,7 +134,11 @@ export class NbdServer {
       return
     }
     this.#refused = 0
-    const connection = new Connection(fd, `nbd client ${++this.#accepted}`, this.#connectionOptions)
+    this.#add(fd)
+  }
+
+  #add(fd: number, from?: ConnectionState): void {
+    const connection = new Connection(fd, `nbd client ${++this.#accepted}`, this.#connectionOptions, from)
     this.#connections.add(connection)
     this.#options.log.debug({peer: connection.peer}, 'nbd: connected')
   }

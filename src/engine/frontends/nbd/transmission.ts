@@ -6,7 +6,7 @@ import type {Budget} from '../budget.js'
 import type {Agreement} from './handshake.js'
 import {COMMAND, MAX_PAYLOAD_BYTES, NBD_ERROR, REQUEST_MAGIC} from './protocol.js'
 import {RequestRunner, STATUS_BYTES} from './request-runner.js'
-import {WritePayload} from './write-payload.js'
+import {WritePayload, type ArrivingWrite} from './write-payload.js'
 
 // A request:
 //   0 u32 magic  4 u16 flags  6 u16 command  8 u64 cookie  16 u64 offset  24 u32 length  28 payload of a WRITE
@@ -53,7 +53,7 @@ export class Transmission implements Flushable {
   /** Handles all that has arrived, as far as there is room for it. Throws PROTOCOL when the client breaks the rules. */
   handleInput(): void {
     const {stream} = this
-    while (!stream.closed) {
+    while (!stream.closed && !stream.inputHeld) {
       if (this.#payload.isArriving) {
         if (!this.#hasRoomForPiece()) return this.#wait()
         if (!this.#payload.advance()) return
@@ -66,6 +66,21 @@ export class Transmission implements Flushable {
         return
       }
     }
+  }
+
+  /** All requests are answered, except a WRITE whose payload is still arriving, of which nothing is under way. */
+  get isQuiet(): boolean {
+    return this.#state === 'open' && this.#runner.requests === (this.#payload.isArriving ? 1 : 0) && this.#runner.bytes === 0
+  }
+
+  /** What another process needs to go on, when it is quiet: the WRITE whose payload is arriving. */
+  arriving(): ArrivingWrite | undefined {
+    return this.#payload.state()
+  }
+
+  /** Goes on where another process has stopped, before any input is handled. */
+  goOn(write: ArrivingWrite): void {
+    this.#payload.goOn(this.#runner.take(), write)
   }
 
   /** The kernel has taken all that was queued. */

@@ -1,7 +1,21 @@
 import type {ByteStream} from '../../../lib/net/byte-stream.js'
 import {arrivedPieceLength} from '../cutting.js'
 import type {RequestRunner} from './request-runner.js'
+import {COMMAND} from './protocol.js'
 import type {Request} from './requests.js'
+
+/** A WRITE of which a part has arrived, as plain data. */
+export interface ArrivingWrite {
+  readonly flags: number
+  readonly cookie: readonly [high: number, low: number]
+  readonly offset: number
+  readonly length: number
+  /** Bytes that have not been handed over. */
+  readonly left: number
+  readonly error: number
+  readonly errorText: string
+  readonly flushAfter: boolean
+}
 
 /**
  * The payload of the WRITE whose header was read last, while it arrives. It is handed over in pieces as soon as they are
@@ -28,6 +42,26 @@ export class WritePayload {
     this.#request = request
     this.#offset = request.offset
     this.#left = request.length
+  }
+
+  /** Of a payload of which no piece is under way. */
+  state(): ArrivingWrite | undefined {
+    const request = this.#request
+    if (request === undefined) return undefined
+    const {flags, cookieHigh, cookieLow, offset, length, error, errorText, flushAfter} = request
+    return {flags, cookie: [cookieHigh, cookieLow], offset, length, left: this.#left, error, errorText, flushAfter}
+  }
+
+  /** Goes on with one that another process has begun; `request` is an object to be filled in. */
+  goOn(request: Request, {cookie, left, ...rest}: ArrivingWrite): void {
+    Object.assign(request, rest)
+    request.command = COMMAND.WRITE
+    ;[request.cookieHigh, request.cookieLow] = cookie
+    // The payload's own; pieces come on top.
+    request.pending = 1
+    this.begin(request)
+    this.#left = left
+    this.#offset = request.offset + request.length - left
   }
 
   /** Hands over one piece of what has arrived, or skips it if the write has failed already. False when more has to arrive first. */

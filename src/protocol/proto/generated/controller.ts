@@ -18,6 +18,11 @@ export namespace ReplicaMode {
   export type ERR = typeof ReplicaMode.ERR;
 }
 
+export interface VolumeHandOverRequest {
+  /** Path of the unix socket on which the other one waits. */
+  socket: string;
+}
+
 export interface VolumeScrubStatusResponse {
   /** "in_progress", "complete", "error", or empty before the first one. */
   state: string;
@@ -222,6 +227,52 @@ export interface Metrics {
   readIOPS: bigint;
   writeIOPS: bigint;
 }
+
+function createBaseVolumeHandOverRequest(): VolumeHandOverRequest {
+  return { socket: "" };
+}
+
+export const VolumeHandOverRequest: MessageFns<VolumeHandOverRequest> = {
+  encode(message: VolumeHandOverRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.socket !== "") {
+      writer.uint32(8002).string(message.socket);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): VolumeHandOverRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseVolumeHandOverRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1000: {
+            if (tag !== 8002) {
+              break;
+            }
+
+            message.socket = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
 
 function createBaseVolumeScrubStatusResponse(): VolumeScrubStatusResponse {
   return { state: "", progress: 0, error: "", findings: [], found: 0n, healed: 0n, layers: 0n, readRepairs: 0n };
@@ -2721,6 +2772,15 @@ export const ControllerServiceDefinition = {
     volumeScrubCancel: {
       name: "VolumeScrubCancel",
       requestType: Empty as typeof Empty,
+      requestStream: false,
+      responseType: Empty as typeof Empty,
+      responseStream: false,
+      options: {},
+    },
+    /** Ours: has this engine give everything that it has open to another engine process of its host, and end. Answers when it has connected to it. */
+    volumeHandOver: {
+      name: "VolumeHandOver",
+      requestType: VolumeHandOverRequest as typeof VolumeHandOverRequest,
       requestStream: false,
       responseType: Empty as typeof Empty,
       responseStream: false,

@@ -1,4 +1,5 @@
 import type {Address} from '../../../../lib/address.js'
+import {LonghornError} from '../../../../lib/errors.js'
 import type {Log} from '../../../../lib/log.js'
 import {Listener} from '../../../../lib/net/listener.js'
 import {closeFd} from '../../../../lib/net/socket-calls.js'
@@ -14,6 +15,7 @@ const GRACE_MS = 5000
 /** Initiators that have been asked to log out and have nothing under way are not waited for any longer. */
 const LOGOUT_MS = 500
 const POLL_MS = 5
+const SHUTTING_DOWN = 'the target is shutting down'
 
 const TIMEOUTS: Timeouts = {loginMs: 15_000, pingAfterMs: 15_000, pingMs: 30_000, stallMs: 60_000}
 
@@ -65,6 +67,28 @@ export class IscsiServer {
     return server
   }
 
+  /** Goes on with the listening socket of another process. */
+  static adopt(options: ServerOptions, listening: number): IscsiServer {
+    const server = new IscsiServer(options)
+    server.#listener = Listener.adopt(listening, options.listen, fd => server.#accept(fd))
+    return server
+  }
+
+  /**
+   * Lets initiators wait that want to log in, and has all others log out, as close() does: they log in again, and send again what was
+   * not answered, as soon as somebody accepts them. Throws TIMEOUT when something does not end; they are accepted here then.
+   */
+  async park(deadline: number): Promise<{readonly fd: number; resume(): void}> {
+    const listener = this.#listener!
+    listener.hold()
+    await this.#endSessions(deadline - performance.now(), 'another engine takes over the target')
+    if (this.#connections.size > 0) {
+      listener.release()
+      throw new LonghornError('TIMEOUT', 'iscsi: commands are under way that do not end')
+    }
+    return {fd: listener.fd, resume: () => listener.release()}
+  }
+
   /** Where it really listens. */
   get address(): Address {
     return this.#listener!.address
@@ -89,17 +113,24 @@ export class IscsiServer {
 
   async #close(graceMs: number): Promise<void> {
     const listening = this.#listener!.close()
+    await this.#endSessions(graceMs, SHUTTING_DOWN)
+    clearInterval(this.#timer)
+    for (const connection of [...this.#connections]) connection.end(SHUTTING_DOWN)
+    await listening
+  }
+
+  /** Asks all initiators to log out, and ends those connections that have nothing under way; what is left after `graceMs` stays. */
+  async #endSessions(graceMs: number, why: string): Promise<void> {
     for (const connection of this.#connections) connection.requestLogout(Math.ceil(graceMs / 1000))
     const started = performance.now()
     while (this.#connections.size > 0) {
       const waitedMs = performance.now() - started
       const isBusy = [...this.#connections].some(connection => connection.isBusy)
-      if (waitedMs >= graceMs || (!isBusy && waitedMs >= LOGOUT_MS)) break
+      if (waitedMs >= graceMs) return
+      if (!isBusy && waitedMs >= LOGOUT_MS) break
       await delay(POLL_MS)
     }
-    clearInterval(this.#timer)
-    for (const connection of [...this.#connections]) connection.end('the target is shutting down')
-    await listening
+    for (const connection of [...this.#connections]) connection.end(why)
   }
 
   #accept(fd: number): void {
