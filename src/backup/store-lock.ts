@@ -1,11 +1,16 @@
 import {randomBytes} from 'node:crypto'
 import {setTimeout as delay} from 'node:timers/promises'
 import {isKind, LonghornError, messageOf} from '../lib/errors.js'
-import {locksFolder} from './format/store-layout.js'
+import {locksFolder, oneBackupFolder} from './format/store-layout.js'
 import type {BackupStore, StoredObject} from './store/backup-store.js'
 
-/** What a lock is for. Those of one type can be had together; the numbers are upstream's. */
-export const LOCK = {CREATE_OR_RESTORE: 1, DELETE: 2} as const
+/** What a lock is for. Those of upstream's types (1, 2) can be had together by any number with the same one. */
+export const LOCK = {
+  CREATE_OR_RESTORE: 1,
+  DELETE: 2,
+  /** Ours, in a folder that upstream does not look into: one backup of a volume at a time, for those who ask for that. */
+  ONE_BACKUP: 1000,
+} as const
 export type LockType = (typeof LOCK)[keyof typeof LOCK]
 
 /** Since the file was last written: then nobody counts it any more. */
@@ -42,6 +47,8 @@ export class StoreLock implements AsyncDisposable {
   /** When it was last written: of both clocks, as one stands still while the machine sleeps and the other one jumps. */
   #written = {steady: performance.now(), wall: Date.now()}
   #failure: unknown
+  /** For good: what happened while it did not count, nobody knows. */
+  #lost: LonghornError | undefined
   #closed: Promise<void> | undefined
 
   private constructor(
@@ -53,7 +60,7 @@ export class StoreLock implements AsyncDisposable {
 
   /** Takes the lock. BUSY when one of the other type is there; everything else that fails is a refusal as well. */
   static async take(store: BackupStore, volume: string, type: LockType, {settleMs = SETTLE_MS, signal}: LockOptions = {}): Promise<StoreLock> {
-    const folder = locksFolder(volume)
+    const folder = type === LOCK.ONE_BACKUP ? oneBackupFolder(volume) : locksFolder(volume)
     const lock = new StoreLock(store, folder, `lock-${randomBytes(8).toString('hex')}`, type)
     try {
       await lock.#write(false, signal)
@@ -71,15 +78,24 @@ export class StoreLock implements AsyncDisposable {
   /** Throws BUSY when others may take this lock for dead. To be called before anything that relies on it. */
   checkHeld(): void {
     const age = Math.max(performance.now() - this.#written.steady, Date.now() - this.#written.wall)
-    if (age < TRUST_MS) return
+    if (this.#lost === undefined && age >= TRUST_MS) this.#lost = this.#loss(age)
+    if (this.#lost !== undefined) throw this.#lost
+  }
+
+  #loss(age: number): LonghornError {
     const why = this.#failure === undefined ? 'this process stood still' : messageOf(this.#failure)
-    throw new LonghornError('BUSY', `the lock ${this.#key} was not kept up for ${Math.round(age / 1000)} s (${why}): try again`, {}, {cause: this.#failure})
+    return new LonghornError('BUSY', `the lock ${this.#key} was not kept up for ${Math.round(age / 1000)} s (${why}): try again`, {}, {cause: this.#failure})
   }
 
   /** Whether somebody else holds a lock of this type that counts. */
   async isShared(signal?: AbortSignal): Promise<boolean> {
     const {own, others} = await this.#read(signal)
     return others.some(other => other.type === this.type && !isExpired(other, own))
+  }
+
+  /** When it was last written, by the store's clock: at most a minute ago. Milliseconds since 1970. */
+  async writtenAt(signal?: AbortSignal): Promise<number> {
+    return (await this.#read(signal)).own.modifiedMs
   }
 
   /** Gives it back. Safe twice. */
@@ -103,7 +119,10 @@ export class StoreLock implements AsyncDisposable {
 
   #refresh(): void {
     this.#refreshing = this.#refreshing
-      .then(() => this.#write(true))
+      .then(() => {
+        this.checkHeld()
+        return this.#write(true)
+      })
       .then(
         () => (this.#failure = undefined),
         (error: unknown) => (this.#failure = error),
@@ -119,8 +138,11 @@ export class StoreLock implements AsyncDisposable {
 
   async #judge(volume: string, signal?: AbortSignal): Promise<void> {
     const {own, others} = await this.#read(signal)
-    const before = others.find(other => other.type !== this.type && !isExpired(other, own) && precedes(other, own))
+    const before = others.find(other => (other.type !== this.type || this.type === LOCK.ONE_BACKUP) && !isExpired(other, own) && precedes(other, own))
     if (before === undefined) return
+    if (this.type === LOCK.ONE_BACKUP) {
+      throw new LonghornError('BUSY', `volume ${volume} is being backed up to ${this.store.url} already; a run that was killed counts for ${VALID_MS / 1000} s more`, {lock: before.key})
+    }
     const doing = this.type === LOCK.DELETE ? 'delete' : 'create/restore'
     throw new LonghornError('BUSY', `failed to acquire lock ${this.#key} when performing backup ${doing}, please try again later: ${before.key} of volume ${volume} is held`, {lock: before.key})
   }

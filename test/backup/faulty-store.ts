@@ -59,3 +59,10 @@ export class FaultyStore implements BackupStore {
     await this.before(call, key)
   }
 }
+
+/** All objects of a folder. */
+export async function listed(store: BackupStore, folder: string): Promise<StoredObject[]> {
+  const found: StoredObject[] = []
+  for await (const object of store.list(folder)) found.push(object)
+  return found
+}

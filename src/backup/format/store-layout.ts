@@ -64,6 +64,11 @@ export function locksFolder(volume: string): string {
   return `${volumeFolder(volume)}locks/`
 }
 
+/** Ours: the lock of whoever wants no second backup of the volume beside his. Upstream ignores other folders of a volume. */
+export function oneBackupFolder(volume: string): string {
+  return `${volumeFolder(volume)}longhorn-one-backup/`
+}
+
 /** What a crash leaves of a write to a store in a file system, upstream's and ours. */
 export function isLeftover(key: string): boolean {
   return /\.tmp\.[^/]+$/.test(key)
