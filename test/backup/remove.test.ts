@@ -80,7 +80,7 @@ t.test('an unfinished backup keeps all blocks, until it is certainly dead', asyn
   t.match(await removeBackups(store, first), {dead: [], blocks: 0, blocksKept: /running/})
   t.equal(await blocks(store), before)
   const old = Date.now() / 1000 - 7200
-  utimesSync(join((store as VfsStore).root, key), old, old)
+  utimesSync(join((store).root, key), old, old)
   t.match(await removeBackups(store, first), {dead: ['running'], blocksKept: undefined})
   await complete(t, store, 2)
 })
