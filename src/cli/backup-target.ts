@@ -24,6 +24,12 @@ export async function withStore<T>(text: string, needed: Selected, use: (store: 
   return await use(store, {...url, volume: url.volume ?? '', backup: url.backup ?? ''})
 }
 
+/** What a replica that is to reach a store is told: upstream's variables, as far as they are set here. */
+export function storeCredentials(): Map<string, string> {
+  const names = ['AWS_ACCESS_KEY_ID', 'AWS_SECRET_ACCESS_KEY', 'AWS_SESSION_TOKEN', 'AWS_ENDPOINTS', 'AWS_CERT', 'AWS_REGION', 'VIRTUAL_HOSTED_STYLE']
+  return new Map(names.flatMap(name => (process.env[name] === undefined ? [] : [[name, process.env[name]]])))
+}
+
 /** Shows how far something is: percent, rate and the time that is left. Undefined where nothing is to be shown. */
 export async function startTransferProgress(what: string, quiet: boolean): Promise<{onProgress: (progress: TransferProgress) => void; done: () => void} & Disposable> {
   if (quiet) return {onProgress: () => undefined, done: () => undefined, [Symbol.dispose]() {}}

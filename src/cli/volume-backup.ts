@@ -6,6 +6,7 @@ import type {BackupStore} from '../backup/store/backup-store.js'
 import type {TransferProgress} from '../backup/transfer-progress.js'
 import {isKind, LonghornError, messageOf} from '../lib/errors.js'
 import type {BackupStatusResponse} from '../protocol/proto/generated/sync-agent.js'
+import {storeCredentials} from './backup-target.js'
 import type {EngineClient} from './engine-connection.js'
 import {connectSyncAgent, listSnapshots, withReplicas} from './volume-snapshots.js'
 
@@ -83,13 +84,12 @@ export async function retainBackups(store: BackupStore, volume: string, retain: 
 }
 
 function toRequest({volume, target, backup, labels, compression, blockBytes, concurrency, full}: BackupRequest, snapshot: string) {
-  const env = ['AWS_ACCESS_KEY_ID', 'AWS_SECRET_ACCESS_KEY', 'AWS_SESSION_TOKEN', 'AWS_ENDPOINTS', 'AWS_CERT', 'AWS_REGION', 'VIRTUAL_HOSTED_STYLE']
   return {
     snapshotFileName: snapshot,
     backupTarget: target,
     volumeName: volume,
     labels: [...labels, [MADE_BY, 'true'] as const].map(([key, value]) => `${key}=${value}`),
-    credential: new Map(env.flatMap(name => (process.env[name] === undefined ? [] : [[name, process.env[name]]]))),
+    credential: storeCredentials(),
     backingImageName: '',
     backingImageChecksum: '',
     backupName: backup ?? '',

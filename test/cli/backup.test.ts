@@ -9,6 +9,7 @@ import {startEngine, startReplica} from '../support/daemons.js'
 import {FramePeer} from '../support/frames.js'
 import {shortDir} from '../support/short-dir.js'
 import {dial} from '../support/sockets.js'
+import {until} from '../support/until.js'
 import {longhorn} from './run-program.js'
 
 const MIB = 1024 ** 2
@@ -67,6 +68,20 @@ t.test('a volume under cron', async t => {
   const fourth = await create()
   t.match(fourth, {incremental: true}, 'a purge leaves the base')
   await check(fourth.backup)
+
+  const upstream = async (...args: string[]): Promise<Record<string, unknown>> => {
+    const {exitCode, stdout, stderr} = await longhorn(['--url', engine.address, 'backup', ...args])
+    t.equal(exitCode, 0, stderr)
+    return JSON.parse(stdout) as Record<string, unknown>
+  }
+  const snapshot = String(fourth.snapshot)
+  const begun = await upstream('create', snapshot, '--dest', dest, '--backup-name', 'theirs', '--label', 'a=b')
+  t.match(begun, {backupID: 'theirs', isIncremental: false, replicaAddress: /127\.0\.0\.1/})
+  let status: Record<string, unknown> = {}
+  await until(async () => (status = await upstream('status', 'theirs', '--replica', String(begun.replicaAddress))).state === 'complete', 'the backup is complete', 60_000)
+  t.match(status, {progress: 100, backupURL: `${dest}?backup=theirs&volume=${volume}`, snapshotName: snapshot})
+  await check('theirs')
+  t.match(await upstream('status', 'unknown'), {state: '', error: /Failed to get backup status on .*backup not found unknown/})
 
   await using held = await StoreLock.take(new VfsStore(root, dest), volume, LOCK.ONE_BACKUP, {settleMs: 10})
   const refused = await longhorn(['backup', 'create', volume, '--dest', dest, '--quiet'], env)

@@ -18,6 +18,11 @@ const DRIVERS: Readonly<Record<string, Opener>> = {
     if (path === '/') throw new LonghornError('USAGE', `${url.target}: a vfs target needs a path: vfs:///path`)
     return new VfsStore(path.replace(/\/$/, ''), url.target)
   },
+  async s3(url, {env}) {
+    // The SDK takes a while to load, and most commands do without it.
+    const {S3Store} = await import('./s3.js')
+    return S3Store.open(url, env)
+  },
 }
 
 /** Opens the store of a target. USAGE for a URL that its driver cannot take, UNSUPPORTED for a scheme that there is no driver for. */
