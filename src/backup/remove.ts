@@ -10,7 +10,7 @@ import type {BackupStore, StoredObject} from './store/backup-store.js'
 const CONCURRENCY = 16
 /** An unfinished backup whose record is older, where nobody holds a lock, has failed. A lock lives 150 s. */
 const DEAD_AFTER_MS = 3_600_000
-/** What an interrupted write has left goes after this time. */
+/** What an interrupted write or a process that died with its lock has left goes after this time. */
 const LEFTOVER_AFTER_MS = 86_400_000
 
 export interface RemoveOptions extends LockOptions {
@@ -143,7 +143,7 @@ class Sweep {
     for await (const object of store.list(volumeFolder(volume), signal)) {
       const sum = blockSumOf(volume, object.key)
       const old = now - object.modifiedMs > LEFTOVER_AFTER_MS
-      if (sum === undefined ? isLeftover(object.key) && old : !sums.has(sum)) unused.push(object)
+      if (sum === undefined ? old && (isLeftover(object.key) || object.key.endsWith('.lck')) : !sums.has(sum)) unused.push(object)
     }
     if (fingerprint(await this.#records()) !== listing) return {blocks: 0, bytes: 0, blocksKept: 'the backups of the volume changed meanwhile'}
     let blocks = 0
@@ -152,7 +152,7 @@ class Sweep {
       // A process that stood still may have lost its lock, and a backup may be counting on this very block by now.
       lock.checkHeld()
       await store.remove(key, signal)
-      blocks++
+      if (blockSumOf(volume, key) !== undefined) blocks++
       bytes += sizeBytes
     }, signal)
     return {blocks, bytes, blocksKept: undefined}

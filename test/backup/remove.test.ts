@@ -4,7 +4,7 @@ import {join} from 'node:path'
 import t, {type Test} from 'tap'
 import {listBackups, listVolumes, loadVolume} from '../../src/backup/catalog.js'
 import {createBackup} from '../../src/backup/create.js'
-import {backupKey, backupsFolder, blocksFolder} from '../../src/backup/format/store-layout.js'
+import {backupKey, backupsFolder, blocksFolder, locksFolder} from '../../src/backup/format/store-layout.js'
 import {removeBackups, removeVolume} from '../../src/backup/remove.js'
 import type {BackupStore} from '../../src/backup/store/backup-store.js'
 import {verifyBackups} from '../../src/backup/verify.js'
@@ -82,6 +82,21 @@ t.test('an unfinished backup keeps all blocks, until it is certainly dead', asyn
   utimesSync(join((store).root, key), old, old)
   t.match(await removeBackups(store, first), {dead: ['running'], blocksKept: undefined})
   await complete(t, store, 2)
+})
+
+t.test('what crashes have left goes after a day', async t => {
+  const store = copyUpstreamStore(t)
+  const old = Date.now() / 1000 - 90_000
+  const keys = [`${blocksFolder('ix-lz4')}aa/bb/${'a'.repeat(64)}.blk.tmp.123`, `${locksFolder('ix-lz4')}lock-dead.lck`]
+  for (const key of keys) {
+    await store.put(key, Buffer.from('{"Name":"lock-dead","Type":1,"Acquired":true}'))
+    utimesSync(join(store.root, key), old, old)
+  }
+  await store.put(`${keys[0]!}4`, Buffer.from('young'))
+  t.match(await removeBackups(store, {...first, backups: []}), {blocks: 0, blocksKept: undefined})
+  for (const key of keys) t.equal(await store.head(key), undefined)
+  t.ok(await store.head(`${keys[0]!}4`))
+  await complete(t, store, 3)
 })
 
 t.test('a backup that another cluster begins meanwhile is noticed', async t => {
