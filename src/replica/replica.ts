@@ -475,6 +475,13 @@ export class Replica {
     marked.catch((error: unknown) => this.#log.warn({err: error}, 'snapshots could not be marked as removed')).finally(() => (this.#marking = false))
   }
 
+  /** Keeps purges away until the function that is returned is called. BUSY while there is one. `what` uses the layers, for the error of the next one. */
+  useLayers(what: string): () => void {
+    if (this.#purge?.status.state === 'in_progress') throw new LonghornError('BUSY', `the replica in ${this.directory} is purging snapshots: try again when that is done`)
+    this.transfers.add(what)
+    return () => void this.transfers.delete(what)
+  }
+
   #refuseWhileLayersAreUsed(): void {
     const [transfer] = this.transfers
     if (transfer !== undefined) throw new LonghornError('BUSY', `the replica in ${this.directory} is busy with ${transfer}: try again when that is done`)

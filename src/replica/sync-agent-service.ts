@@ -2,6 +2,7 @@ import {toInteger, toSize, toText} from '../protocol/grpc/fields.js'
 import {provide, type Service} from '../protocol/grpc/service.js'
 import {SyncAgentServiceDefinition} from '../protocol/proto/generated/sync-agent.js'
 import {MOST_REGIONS, REGION_BYTES} from '../protocol/scrub-units.js'
+import type {BackupJobs} from './backup/backup-jobs.js'
 import {layerFileOf} from './layer-names.js'
 import type {Replica} from './replica.js'
 import {removeLooseFile, renameLooseFile} from './ssync/loose-files.js'
@@ -9,9 +10,9 @@ import type {SyncAgent} from './ssync/sync-agent.js'
 
 /**
  * SyncAgentService (reference: engine-interop 3.6) over one replica: what takes long. Upstream has a process of its own for
- * it, on the port after the data port, so clients look for it there. Methods of backups come with those.
+ * it, on the port after the data port, so clients look for it there. Restoring a backup into a replica is not there yet.
  */
-export function syncAgentService(replica: Replica, agent: SyncAgent): Service {
+export function syncAgentService(replica: Replica, agent: SyncAgent, backups: BackupJobs): Service {
   const {hasher, scrubber} = replica
   return provide(SyncAgentServiceDefinition, {
     async snapshotPurge() {
@@ -96,8 +97,30 @@ export function syncAgentService(replica: Replica, agent: SyncAgent): Service {
       const {state, progress, error} = agent.clone.status
       return {isCloning: agent.clone.running, error, progress, state, fromReplicaAddress: agent.cloneSource.address, snapshotName: agent.cloneSource.snapshot}
     },
+    async backupCreate(request, {signal}) {
+      return backups.start(request, signal)
+    },
+    async backupStatus({backup}) {
+      const {transfer, snapshot, url, ...status} = backups.status(toText(backup, 'BackupStatus: backup'))
+      return {
+        state: status.state,
+        progress: status.progress,
+        error: status.error,
+        backupUrl: url,
+        snapshotName: snapshot,
+        blocks: BigInt(transfer.blocks),
+        totalBlocks: BigInt(transfer.totalBlocks),
+        volumeBytes: BigInt(transfer.volumeBytes),
+        newBytes: BigInt(transfer.objectBytes),
+      }
+    },
+    async backupRemove({backup}) {
+      await backups.remove(toText(backup, 'BackupRemove: backup'))
+      return {}
+    },
     async reset() {
       agent.reset()
+      backups.reset()
       return {}
     },
   })

@@ -23,6 +23,13 @@ t.test('an import upwards is found', async t => {
   t.match(violations, [/replica\/data-server\.ts: imports src\/engine\/volume\.js, which is above it/])
 })
 
+t.test('backups are below replicas and engines', async t => {
+  const backup = (target: string): string[] => findViolations([{path: 'src/backup/create.ts', text: `import {x} from '${target}'\n`}])
+  for (const target of ['../replica/open-replica.js', '../engine/volume.js', '../cli/progress.js']) t.match(backup(target), [/which is above it/])
+  t.same(backup('../lib/errors.js'), [])
+  t.same(findViolations([{path: 'src/replica/backup/backup-jobs.ts', text: "import {x} from '../../backup/create.js'\n"}]), [])
+})
+
 t.test('a multi-line, a dynamic and a type import upwards are found', async t => {
   const text = "import {\n  a,\n  b,\n} from '../cli/a.js'\nconst c = await import('../cli/b.js')\nimport type {d} from '../cli/c.js'\nexport * from '../cli/d.js'\n"
   t.equal(findViolations([{path: 'src/lib/x.ts', text}]).length, 4)

@@ -42,7 +42,12 @@ const UPSTREAM_ONLY: Readonly<Record<string, readonly string[]>> = {
 }
 
 /** Names that both have, with other arguments or another output. */
-const SHARED: Readonly<Record<string, readonly string[]>> = {snapshot: ['snapshots'], frontend: ['frontend']}
+const SHARED: Readonly<Record<string, readonly string[]>> = {snapshot: ['snapshots'], frontend: ['frontend'], backup: ['backup']}
+
+/** Upstream's commands about backups that mostly need no engine and so have no --url: by their names and short names. */
+const STORE_COMMANDS: Readonly<Record<string, string>> = {'inspect-volume': 'inspect-volume', head: 'head', inspect: 'inspect', ls: 'ls', list: 'ls', rm: 'rm', remove: 'rm', delete: 'rm', status: 'status'}
+/** Those of which we have our own form, and what tells upstream's from it. */
+const STORE_FLAGS: Readonly<Record<string, RegExp>> = {inspect: /^$/, ls: /^--?volume(-only)?(=|$)/, rm: /^--?volume(=|$)/}
 
 /** Flags that are written `--flag=true` as well by programs that follow Go's ways. */
 const SWITCHES = [
@@ -60,6 +65,7 @@ const SWITCHES = [
   'unmap-mark-disk-chain-removed',
   'unmap-mark-snap-chain-removed',
   'upgrade',
+  'volume-only',
 ]
 const SWITCH = new RegExp(`^--?(${SWITCHES.join('|')})=(.*)$`)
 const TRUE = ['1', 't', 'T', 'true', 'TRUE', 'True']
@@ -76,6 +82,8 @@ export function readCommandLine(words: readonly string[]): CommandLine {
   const {globals, rest} = takeGlobals(before)
   const [name = '', ...more] = rest
   const upstreamForm = name === 'upstream' || globals.some(word => GLOBAL.test(word)) || more.some(word => URL_FLAG.test(word))
+  const store = storeCommand(name, more, upstreamForm)
+  if (store !== undefined) return {argv: ['upstream', 'backup', ...store.map(twoDashes).flatMap(asSwitch), ...globals.map(twoDashes), ...behind], upstream: true}
   const command = own(UPSTREAM_ONLY, name) ?? (upstreamForm ? own(SHARED, name) : undefined)
   const flags = [...globals.map(twoDashes), ...behind]
   if (command === undefined) {
@@ -83,6 +91,16 @@ export function readCommandLine(words: readonly string[]): CommandLine {
     return {argv: [...(name === '' ? [] : [name]), ...shaped, ...flags], upstream: upstreamForm && !isServer(name)}
   }
   return {argv: ['upstream', ...withDefault(command, more).map(twoDashes).flatMap(asSwitch), ...flags], upstream: true}
+}
+
+/** The words of one of upstream's commands about a store, its name first. */
+function storeCommand(name: string, more: readonly string[], upstreamForm: boolean): string[] | undefined {
+  if (name !== 'backup' && name !== 'backups') return undefined
+  const [word = '', ...rest] = more
+  const command = Object.hasOwn(STORE_COMMANDS, word) ? STORE_COMMANDS[word]! : undefined
+  if (command === undefined) return undefined
+  const told = Object.hasOwn(STORE_FLAGS, command) ? rest.some(flag => STORE_FLAGS[command]!.test(flag)) : true
+  return told || upstreamForm || name === 'backups' || word !== command ? [command, ...rest] : undefined
 }
 
 /** `snapshots` alone lists them. */

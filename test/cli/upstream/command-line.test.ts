@@ -34,6 +34,20 @@ t.test('a name that both have', async t => {
   t.equal(read('frontend start nbd'), 'ours: frontend start nbd')
 })
 
+t.test('backups: what is about a store has no --url', async t => {
+  t.equal(read('backup ls vfs:///s'), 'ours: backup ls vfs:///s')
+  t.equal(read('backup ls --volume-only vfs:///s'), 'upstream: upstream backup ls --volume-only vfs:///s')
+  t.equal(read('backup ls -volume v vfs:///s'), 'upstream: upstream backup ls --volume v vfs:///s')
+  t.equal(read('backups list vfs:///s'), 'upstream: upstream backup ls vfs:///s')
+  t.equal(read('backup head vfs:///s'), 'upstream: upstream backup head vfs:///s')
+  t.equal(read('backup rm vfs:///s'), 'ours: backup rm vfs:///s')
+  t.equal(read('backup delete vfs:///s'), 'upstream: upstream backup rm vfs:///s')
+  t.equal(read('backup create vol --dest vfs:///s'), 'ours: backup create vol --dest vfs:///s')
+  t.equal(read('--url h:1 backup create snap --dest vfs:///s'), 'upstream: upstream backup create snap --dest vfs:///s --url h:1')
+  t.equal(read('--url h:1 backup status id'), 'upstream: upstream backup status id --url h:1')
+  t.equal(read('backup verify vfs:///s'), 'ours: backup verify vfs:///s')
+})
+
 t.test('in full', async t => {
   t.equal(read('upstream snapshots ls'), 'upstream: upstream snapshots ls')
   t.equal(read('--url h:1 upstream info'), 'upstream: upstream info --url h:1')

@@ -96,12 +96,14 @@ export const MESSAGES: Readonly<Record<string, string>> = {
   BackupCreateRequest:
     '1:string snapshot_file_name 2:string backup_target 3:string volume_name 4:repeated string labels 5:map<string,string> credential ' +
     '6:string backing_image_name 7:string backing_image_checksum 8:string backup_name 9:string compression_method ' +
-    '10:int32 concurrent_limit 11:string storage_class_name 12:map<string,string> parameters',
+    '10:int32 concurrent_limit 11:string storage_class_name 12:map<string,string> parameters 1000:bool exclusive',
   BackupCreateResponse: '1:string backup 2:bool is_incremental',
   BackupRemoveRequest: '1:string backup',
   BackupRestoreRequest: '1:string backup 2:string snapshot_disk_name 3:map<string,string> credential 4:int32 concurrent_limit',
   BackupStatusRequest: '1:string backup',
-  BackupStatusResponse: '1:int32 progress 2:string backup_url 3:string error 4:string snapshot_name 5:string state',
+  BackupStatusResponse:
+    '1:int32 progress 2:string backup_url 3:string error 4:string snapshot_name 5:string state ' +
+    '1000:int64 blocks 1001:int64 total_blocks 1002:int64 volume_bytes 1003:int64 new_bytes',
   RestoreStatusResponse:
     '1:bool is_restoring 2:string last_restored 3:int32 progress 4:string error 5:string dest_file_name 6:string state 7:string backup_url ' +
     '8:string current_restoring_backup',

@@ -175,6 +175,8 @@ export interface BackupCreateRequest {
   concurrentLimit: number;
   storageClassName: string;
   parameters: Map<string, string>;
+  /** Ours: refuse while another backup of the volume that was begun with this runs. */
+  exclusive: boolean;
 }
 
 export interface BackupCreateRequest_CredentialEntry {
@@ -220,6 +222,11 @@ export interface BackupStatusResponse {
   error: string;
   snapshotName: string;
   state: string;
+  /** Ours: blocks that are done and that there are to do, bytes of the volume, bytes of objects that were stored. */
+  blocks: bigint;
+  totalBlocks: bigint;
+  volumeBytes: bigint;
+  newBytes: bigint;
 }
 
 export interface RestoreStatusResponse {
@@ -1777,6 +1784,7 @@ function createBaseBackupCreateRequest(): BackupCreateRequest {
     concurrentLimit: 0,
     storageClassName: "",
     parameters: new Map(),
+    exclusive: false,
   };
 }
 
@@ -1818,6 +1826,9 @@ export const BackupCreateRequest: MessageFns<BackupCreateRequest> = {
     message.parameters.forEach((value, key) => {
       BackupCreateRequest_ParametersEntry.encode({ key: key as any, value }, writer.uint32(98).fork()).join();
     });
+    if (message.exclusive !== false) {
+      writer.uint32(8000).bool(message.exclusive);
+    }
     return writer;
   },
 
@@ -1934,6 +1945,14 @@ export const BackupCreateRequest: MessageFns<BackupCreateRequest> = {
             if (entry12.value !== undefined) {
               message.parameters.set(entry12.key, entry12.value);
             }
+            continue;
+          }
+          case 1000: {
+            if (tag !== 8000) {
+              break;
+            }
+
+            message.exclusive = reader.bool();
             continue;
           }
         }
@@ -2352,7 +2371,17 @@ export const BackupStatusRequest: MessageFns<BackupStatusRequest> = {
 };
 
 function createBaseBackupStatusResponse(): BackupStatusResponse {
-  return { progress: 0, backupUrl: "", error: "", snapshotName: "", state: "" };
+  return {
+    progress: 0,
+    backupUrl: "",
+    error: "",
+    snapshotName: "",
+    state: "",
+    blocks: 0n,
+    totalBlocks: 0n,
+    volumeBytes: 0n,
+    newBytes: 0n,
+  };
 }
 
 export const BackupStatusResponse: MessageFns<BackupStatusResponse> = {
@@ -2371,6 +2400,30 @@ export const BackupStatusResponse: MessageFns<BackupStatusResponse> = {
     }
     if (message.state !== "") {
       writer.uint32(42).string(message.state);
+    }
+    if (message.blocks !== 0n) {
+      if (BigInt.asIntN(64, message.blocks) !== message.blocks) {
+        throw new globalThis.Error("value provided for field message.blocks of type int64 too large");
+      }
+      writer.uint32(8000).int64(message.blocks);
+    }
+    if (message.totalBlocks !== 0n) {
+      if (BigInt.asIntN(64, message.totalBlocks) !== message.totalBlocks) {
+        throw new globalThis.Error("value provided for field message.totalBlocks of type int64 too large");
+      }
+      writer.uint32(8008).int64(message.totalBlocks);
+    }
+    if (message.volumeBytes !== 0n) {
+      if (BigInt.asIntN(64, message.volumeBytes) !== message.volumeBytes) {
+        throw new globalThis.Error("value provided for field message.volumeBytes of type int64 too large");
+      }
+      writer.uint32(8016).int64(message.volumeBytes);
+    }
+    if (message.newBytes !== 0n) {
+      if (BigInt.asIntN(64, message.newBytes) !== message.newBytes) {
+        throw new globalThis.Error("value provided for field message.newBytes of type int64 too large");
+      }
+      writer.uint32(8024).int64(message.newBytes);
     }
     return writer;
   },
@@ -2426,6 +2479,38 @@ export const BackupStatusResponse: MessageFns<BackupStatusResponse> = {
             }
 
             message.state = reader.string();
+            continue;
+          }
+          case 1000: {
+            if (tag !== 8000) {
+              break;
+            }
+
+            message.blocks = reader.int64() as bigint;
+            continue;
+          }
+          case 1001: {
+            if (tag !== 8008) {
+              break;
+            }
+
+            message.totalBlocks = reader.int64() as bigint;
+            continue;
+          }
+          case 1002: {
+            if (tag !== 8016) {
+              break;
+            }
+
+            message.volumeBytes = reader.int64() as bigint;
+            continue;
+          }
+          case 1003: {
+            if (tag !== 8024) {
+              break;
+            }
+
+            message.newBytes = reader.int64() as bigint;
             continue;
           }
         }

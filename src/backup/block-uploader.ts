@@ -1,0 +1,71 @@
+import type {BlockSource} from './block-source.js'
+import {encodeBlock, type CompressionMethod} from './format/block-codec.js'
+import {blockKey, blockSum} from './format/store-layout.js'
+import type {BackupStore} from './store/backup-store.js'
+import type {PresentBlocks} from './volume-writer.js'
+
+export interface UploaderOptions {
+  readonly source: BlockSource
+  readonly store: BackupStore
+  readonly volume: string
+  readonly method: CompressionMethod
+  readonly blockBytes: number
+  readonly present: PresentBlocks
+  /** Store also what is there. */
+  readonly full: boolean
+}
+
+/** Reads blocks of a volume and stores those that the store has not; each content once, however often it is in the volume. */
+export class BlockUploader {
+  newBlocks = 0
+  /** Compressed bytes of blocks that were not in the store. */
+  newBytes = 0
+  /** Compressed bytes of blocks that were, and have been stored again. */
+  reuploadedBytes = 0
+  readonly #options: UploaderOptions
+  readonly #buffers: Buffer[] = []
+  /** By sum: being stored, or stored. */
+  readonly #stored = new Map<string, Promise<number>>()
+
+  constructor(options: UploaderOptions) {
+    this.#options = options
+  }
+
+  /** The block at `offset`: its sum, and how many bytes had to be stored for it. */
+  async upload(offset: number, signal: AbortSignal): Promise<{sum: string; newBytes: number}> {
+    const {source, blockBytes} = this.#options
+    const block = this.#buffers.pop() ?? Buffer.allocUnsafeSlow(blockBytes)
+    try {
+      const length = Math.min(blockBytes, source.sizeBytes - offset)
+      await source.read(block, length, offset)
+      // Blocks are whole, also the last one of a volume that ends within it.
+      if (length < blockBytes) block.fill(0, length)
+      const sum = await blockSum(block)
+      const known = this.#stored.get(sum)
+      if (known !== undefined) {
+        await known
+        return {sum, newBytes: 0}
+      }
+      const stored = this.#store(sum, block, signal)
+      this.#stored.set(sum, stored)
+      return {sum, newBytes: await stored}
+    } finally {
+      this.#buffers.push(block)
+    }
+  }
+
+  async #store(sum: string, block: Buffer, signal: AbortSignal): Promise<number> {
+    const {store, volume, method, present, full} = this.#options
+    const there = await present.has(sum, signal)
+    if (there && !full) return 0
+    const content = await encodeBlock(block, method)
+    await store.put(blockKey(volume, sum), content, signal)
+    if (there) {
+      this.reuploadedBytes += content.length
+    } else {
+      this.newBlocks++
+      this.newBytes += content.length
+    }
+    return content.length
+  }
+}

@@ -1,0 +1,208 @@
+import {randomBytes} from 'node:crypto'
+import {Cleanup} from '../lib/cleanup.js'
+import {LonghornError} from '../lib/errors.js'
+import type {BlockSource, Range} from './block-source.js'
+import {BlockUploader} from './block-uploader.js'
+import {findBackup} from './catalog.js'
+import {blockBytesOf, DEFAULT_BLOCK_BYTES, formatBackupRecord, isFinished, LARGE_BLOCK_BYTES, parametersOf, unfinishedRecord, type BackupBlock, type BackupRecord} from './format/backup-record.js'
+import {toMethod} from './format/block-codec.js'
+import {recordTime} from './format/json-fields.js'
+import {backupKey} from './format/store-layout.js'
+import {inParallel} from './parallel.js'
+import {LOCK, StoreLock, type LockOptions} from './store-lock.js'
+import type {BackupStore} from './store/backup-store.js'
+import {backupUrl, checkName} from './target-url.js'
+import {ProgressCounter, type OnProgress, type TransferProgress} from './transfer-progress.js'
+import {removeUnfinished, VolumeWriter} from './volume-writer.js'
+
+/** What blocks that are being worked on may take together, in bytes: raw, hashed and compressed. */
+const MEMORY_BYTES = 96 * 1024 ** 2
+
+export interface CreateOptions extends LockOptions {
+  readonly volume: string
+  readonly snapshot: string
+  /** Made up when it is left out. */
+  readonly backup?: string | undefined
+  readonly labels?: Readonly<Record<string, string>> | null
+  /** Of the first backup of a volume; later ones keep it. lz4 by default. */
+  readonly compressionMethod?: string | undefined
+  /** 2 MiB by default, or 16 MiB. */
+  readonly blockBytes?: number | undefined
+  /** Blocks at once; fewer where they would take too much memory. */
+  readonly concurrency: number
+  /** Read everything and store it again, also what is there: what may be damaged in the store becomes whole. */
+  readonly full?: boolean
+  /** Refuse (BUSY) while another backup of the volume that was begun with this runs. */
+  readonly exclusive?: boolean
+  readonly backingImage?: {readonly name: string; readonly checksum: string}
+  readonly storageClassName?: string
+  readonly onProgress?: OnProgress | undefined
+}
+
+export interface Created {
+  readonly backup: string
+  readonly url: string
+  readonly isIncremental: boolean
+  readonly newBytes: number
+  readonly progress: TransferProgress
+}
+
+/** A backup that has begun: the lock is held and the base is chosen. */
+export interface StartedBackup {
+  readonly name: string
+  readonly isIncremental: boolean
+  /** Does it. Resolves when the backup is listed and durable; rejects when there is none. To be called once. */
+  run(): Promise<Created>
+  /** Gives up before run() was called. Safe twice. */
+  close(): Promise<void>
+}
+
+interface Base {
+  readonly blocks: readonly BackupBlock[]
+  readonly changed: Iterable<Range>
+}
+
+/** Makes a backup; see startBackup(). */
+export async function createBackup(source: BlockSource, store: BackupStore, options: CreateOptions): Promise<Created> {
+  return (await startBackup(source, store, options)).run()
+}
+
+/**
+ * Begins a backup of `source`: only what was written since the last backup's snapshot is read, where there is that backup, with blocks of the same size, and its
+ * snapshot is still below. Blocks that the store has are not sent again, so one that was broken off goes on where it was. While it runs there
+ * is a record without a time, which is no backup; a failure removes that record.
+ *
+ * BUSY while somebody deletes from the volume; CONFLICT when there is a backup of that name; UNSUPPORTED, CORRUPT and what the store throws.
+ */
+export async function startBackup(source: BlockSource, store: BackupStore, options: CreateOptions): Promise<StartedBackup> {
+  const {volume, signal, blockBytes = DEFAULT_BLOCK_BYTES} = options
+  const name = checkName(options.backup ?? `backup-${randomBytes(8).toString('hex')}`, 'backup')
+  checkName(volume, 'volume')
+  if (blockBytes !== DEFAULT_BLOCK_BYTES && blockBytes !== LARGE_BLOCK_BYTES) throw new LonghornError('USAGE', `blocks of ${blockBytes} bytes: a backup has blocks of 2 MiB or 16 MiB`)
+  toMethod(options.compressionMethod ?? 'lz4', 'the request')
+  await using undo = new Cleanup()
+  if (options.exclusive === true) undo.add(await StoreLock.take(store, volume, LOCK.ONE_BACKUP, options))
+  const lock = undo.add(await StoreLock.take(store, volume, LOCK.CREATE_OR_RESTORE, options))
+  const requestedAt = recordTime(new Date())
+  const there = await findBackup(store, volume, name, signal)
+  if (there !== undefined && isFinished(there)) throw new LonghornError('CONFLICT', `volume ${volume} has a backup ${name} in ${store.url} already: choose another name`)
+  const writer = await VolumeWriter.open(store, freshVolume(source, options), signal)
+  const base = options.full === true ? undefined : await findBase(source, store, writer, options, blockBytes)
+  const owned = undo.move()
+  const run = async (): Promise<Created> => {
+    await using _owned = owned
+    return await new Run(source, store, options, {name, requestedAt, blockBytes, writer, base, lock}).run()
+  }
+  return {name, isIncremental: base !== undefined, run, close: () => owned.close()}
+}
+
+interface Plan {
+  readonly name: string
+  readonly requestedAt: string
+  readonly blockBytes: number
+  readonly writer: VolumeWriter
+  readonly base: Base | undefined
+  readonly lock: StoreLock
+}
+
+/** The part that takes long. */
+class Run {
+  constructor(
+    readonly source: BlockSource,
+    readonly store: BackupStore,
+    readonly options: CreateOptions,
+    readonly plan: Plan,
+  ) {}
+
+  async run(): Promise<Created> {
+    const {store, options} = this
+    const {name, writer} = this.plan
+    const key = backupKey(options.volume, name)
+    await store.put(key, Buffer.from(formatBackupRecord(unfinishedRecord(name, options.volume, writer.method))), options.signal)
+    try {
+      return await this.#upload(key)
+    } catch (error) {
+      await removeUnfinished(store, key)
+      throw error
+    }
+  }
+
+  async #upload(key: string): Promise<Created> {
+    const {source, store, options} = this
+    const {name, base, writer, blockBytes, lock} = this.plan
+    const offsets = blockOffsets(base?.changed ?? source.allocated(), blockBytes)
+    const present = await writer.presentBlocks(blockBytes, offsets.length, options.signal)
+    const uploader = new BlockUploader({source, store, volume: options.volume, method: writer.method, blockBytes, present, full: options.full === true})
+    const counter = new ProgressCounter(offsets.length, options.onProgress)
+    const changed: BackupBlock[] = []
+    const limit = Math.max(1, Math.min(options.concurrency, Math.floor(MEMORY_BYTES / (3 * blockBytes))))
+    await inParallel(offsets, limit, async (offset, signal) => {
+      lock.checkHeld()
+      const {sum, newBytes} = await uploader.upload(offset, signal)
+      changed.push({offset, sum})
+      counter.add(1, blockBytes, newBytes)
+    }, options.signal)
+    const blocks = mergeBlocks(base?.blocks ?? [], changed)
+    const record: BackupRecord = {
+      ...unfinishedRecord(name, options.volume, writer.method),
+      snapshotName: options.snapshot,
+      snapshotCreatedAt: this.plan.requestedAt,
+      createdTime: recordTime(new Date()),
+      sizeBytes: blocks.length * blockBytes,
+      labels: options.labels ?? null,
+      parameters: parametersOf(blockBytes, options.full === true),
+      isIncremental: base !== undefined,
+      newBytes: uploader.newBytes,
+      reuploadedBytes: uploader.reuploadedBytes,
+      blocks,
+    }
+    lock.checkHeld()
+    await store.put(key, Buffer.from(formatBackupRecord(record)), options.signal)
+    await writer.finish(record, source.sizeBytes, uploader.newBlocks, options.signal)
+    return {backup: name, url: backupUrl(store.url, options.volume, name), isIncremental: base !== undefined, newBytes: uploader.newBytes, progress: counter.progress}
+  }
+}
+
+/** What the last backup has, and what was written since; undefined where everything has to be looked at. */
+async function findBase(source: BlockSource, store: BackupStore, {volume}: VolumeWriter, options: CreateOptions, blockBytes: number): Promise<Base | undefined> {
+  if (volume.lastBackupName === '') return undefined
+  const last = await findBackup(store, volume.name, volume.lastBackupName, options.signal)
+  if (last === undefined || !isFinished(last) || last.snapshotName === '' || last.snapshotName === options.snapshot) return undefined
+  if (last.singleFile !== '' || blockBytesOf(last, backupKey(volume.name, last.name)) !== blockBytes) return undefined
+  const changed = source.changedSince({name: last.snapshotName, backedUpAt: last.snapshotCreatedAt})
+  return changed === undefined ? undefined : {blocks: last.blocks, changed}
+}
+
+function freshVolume(source: BlockSource, options: CreateOptions) {
+  return {
+    name: options.volume,
+    sizeBytes: source.sizeBytes,
+    labels: null,
+    createdTime: '',
+    lastBackupName: '',
+    lastBackupAt: '',
+    blockCount: 0,
+    backingImageName: options.backingImage?.name ?? '',
+    backingImageChecksum: options.backingImage?.checksum ?? '',
+    compressionMethod: options.compressionMethod ?? 'lz4',
+    storageClassName: options.storageClassName ?? '',
+    dataEngine: '',
+  }
+}
+
+/** Where the blocks begin that have something of `ranges` in them, each once, in order. */
+function blockOffsets(ranges: Iterable<Range>, blockBytes: number): number[] {
+  const offsets: number[] = []
+  for (const {offset, length} of ranges) {
+    const first = Math.floor(offset / blockBytes) * blockBytes
+    for (let at = Math.max(first, (offsets.at(-1) ?? -blockBytes) + blockBytes); at < offset + length; at += blockBytes) offsets.push(at)
+  }
+  return offsets
+}
+
+/** The base's blocks with those that changed in their places, by offset. */
+function mergeBlocks(base: readonly BackupBlock[], changed: readonly BackupBlock[]): BackupBlock[] {
+  const blocks = new Map(base.map(block => [block.offset, block]))
+  for (const block of changed) blocks.set(block.offset, block)
+  return [...blocks.values()].sort((a, b) => a.offset - b.offset)
+}

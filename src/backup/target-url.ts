@@ -1,0 +1,75 @@
+import {LonghornError} from '../lib/errors.js'
+
+/** Names of volumes and backups, as upstream has them in URLs; the length keeps file names within what file systems take. */
+const NAME = /^[a-zA-Z0-9][a-zA-Z0-9_.-]{1,199}$/
+const SELECTORS = ['volume', 'backup', 'backingImage']
+
+/** A backup target, and what in it is meant: `vfs:///mnt/store?backup=B&volume=V`. */
+export interface TargetUrl {
+  readonly scheme: string
+  /** User part: the bucket in `s3://bucket@region/path`. */
+  readonly user: string
+  readonly host: string
+  /** Begins with a slash. */
+  readonly path: string
+  /** Options of the driver: the query without the selectors. */
+  readonly options: URLSearchParams
+  readonly volume: string | undefined
+  readonly backup: string | undefined
+  /** The target alone, as it is printed. */
+  readonly target: string
+}
+
+/** Reads a URL as people and upstream's programs write it, with `\u0026` for `&` as Go prints it, also in quotes. Throws USAGE; never repeats a password. */
+export function parseTargetUrl(text: string): TargetUrl {
+  const unquoted = text.trim().replace(/^(["'])(.*)\1$/s, '$2')
+  const plain = unquoted.replace('\\u0026', '&').replace('u0026', '&')
+  let url: URL
+  try {
+    url = new URL(plain)
+  } catch (error) {
+    throw new LonghornError('USAGE', 'the backup target is not a URL: expected vfs:///path or s3://bucket@region/path', {}, {cause: error})
+  }
+  if (url.password !== '') throw new LonghornError('USAGE', 'the backup target has a password in it: credentials come from the environment or a file')
+  const query = url.searchParams
+  const options = new URLSearchParams([...query].filter(([key]) => !SELECTORS.includes(key)))
+  if (query.has('backingImage')) throw new LonghornError('UNSUPPORTED', 'backups of backing images are not supported')
+  const volume = selector(query, 'volume', 'volume')
+  const backup = selector(query, 'backup', 'backup')
+  if (backup !== undefined && volume === undefined) throw new LonghornError('USAGE', `the URL names the backup ${backup} and no volume: expected ?backup=NAME&volume=VOL`)
+  const path = decodePath(url.pathname)
+  const user = decodeURIComponent(url.username)
+  const authority = user === '' ? url.host : `${user}@${url.host}`
+  return {scheme: url.protocol.slice(0, -1), user, host: url.host, path, options, volume, backup, target: `${url.protocol}//${authority}${path}`}
+}
+
+/** The URL of one backup, keys sorted as upstream writes them. */
+export function backupUrl(target: string, volume: string, backup: string): string {
+  return `${target}?backup=${backup}&volume=${volume}`
+}
+
+/** A name of a volume or a backup from outside. Throws USAGE. */
+export function checkName(name: string, what: string): string {
+  if (NAME.test(name)) return name
+  throw new LonghornError('USAGE', `"${name}" cannot be the name of a ${what}: 2 to 200 letters, digits, ".", "_" and "-", the first one a letter or digit`)
+}
+
+/** Whether a name that was found in a store can be one of ours or upstream's. */
+export function isName(name: string): boolean {
+  return NAME.test(name)
+}
+
+function selector(query: URLSearchParams, key: string, what: string): string | undefined {
+  const value = query.get(key)
+  return value === null || value === '' ? undefined : checkName(value, what)
+}
+
+function decodePath(path: string): string {
+  try {
+    const decoded = decodeURIComponent(path)
+    if (decoded.includes('\0')) throw new URIError('a NUL in it')
+    return decoded
+  } catch (error) {
+    throw new LonghornError('USAGE', 'the path of the backup target is not well-formed', {}, {cause: error})
+  }
+}

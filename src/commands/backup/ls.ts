@@ -1,0 +1,61 @@
+import {Args} from '@oclif/core'
+import {withStore} from '../../cli/backup-target.js'
+import {BaseCommand} from '../../cli/base-command.js'
+import {formatTable} from '../../cli/table.js'
+import {formatSize} from '../../lib/sizes.js'
+
+interface Row {
+  readonly volume: string
+  readonly backup: string
+  /** '' while it is not finished. */
+  readonly created: string
+  /** Blocks times their size. */
+  readonly size: number
+  readonly newBytes: number
+  readonly snapshot: string
+  readonly labels: Readonly<Record<string, string>>
+}
+
+export default class BackupLs extends BaseCommand {
+  static override summary = 'List the backups in a store.'
+
+  static override description = `Of all volumes, or of one with '?volume=VOL' in the URL. A backup without a time runs, or has failed.`
+
+  static override examples = ['<%= config.bin %> <%= command.id %> vfs:///mnt/backups', "<%= config.bin %> <%= command.id %> 's3://bucket@eu-west-1/longhorn?volume=vol1' --json"]
+
+  static override args = {url: Args.string({required: true, ignoreStdin: true, description: 'the store, or a volume in it'})}
+
+  async run(): Promise<{backups: Row[]}> {
+    const {args} = await this.parse(BackupLs)
+    const {listBackups, listVolumes, findBackup} = await import('../../backup/catalog.js')
+    return await withStore(args.url, 'store', async (store, {volume}) => {
+      const backups: Row[] = []
+      for (const name of volume === '' ? await listVolumes(store, this.signal) : [volume]) {
+        for (const backup of await listBackups(store, name, this.signal)) {
+          const record = await findBackup(store, name, backup, this.signal)
+          if (record === undefined) continue
+          const {createdTime: created, sizeBytes: size, newBytes, snapshotName: snapshot, labels} = record
+          backups.push({volume: name, backup, created, size, newBytes, snapshot, labels: labels ?? {}})
+        }
+      }
+      backups.sort((a, b) => (a.volume === b.volume ? (a.created || '~').localeCompare(b.created || '~') : a.volume < b.volume ? -1 : 1))
+      this.log(table(backups))
+      return {backups}
+    })
+  }
+}
+
+function table(rows: readonly Row[]): string {
+  return formatTable<Row>(
+    [
+      {header: 'volume', value: row => row.volume},
+      {header: 'backup', value: row => row.backup},
+      {header: 'created', value: row => row.created || 'unfinished'},
+      {header: 'size', value: row => formatSize(row.size), align: 'right'},
+      {header: 'new', value: row => formatSize(row.newBytes), align: 'right'},
+      {header: 'snapshot', value: row => row.snapshot},
+      {header: 'labels', value: row => Object.entries(row.labels).map(([key, value]) => `${key}=${value}`).join(',')},
+    ],
+    rows,
+  )
+}

@@ -1,0 +1,65 @@
+import {execFile, spawn} from 'node:child_process'
+import {existsSync} from 'node:fs'
+import {mkdir, mkdtemp, rename, rm} from 'node:fs/promises'
+import {createServer, type AddressInfo} from 'node:net'
+import {homedir} from 'node:os'
+import {join} from 'node:path'
+import {promisify} from 'node:util'
+import type {Test} from 'tap'
+import {until} from '../../support/until.js'
+
+/** The version that is built; a Go module. */
+const VERSION = 'v0.0.0-20260212201848-7aac2a2c5b7c'
+/** Some four minutes on two cores. */
+const BUILD_TIMEOUT_MS = 480_000
+
+const run = promisify(execFile)
+
+/** The MinIO server, built once from its Go module and kept in the user's cache. A text says why it cannot be had. */
+export async function minioProgram(): Promise<{readonly path: string} | {readonly missing: string}> {
+  const cache = join(process.env.XDG_CACHE_HOME ?? join(homedir(), '.cache'), 'longhorn-tests', `minio-${VERSION}`)
+  const path = join(cache, 'minio')
+  if (existsSync(path)) return {path}
+  try {
+    await mkdir(cache, {recursive: true})
+    const building = await mkdtemp(join(cache, 'build-'))
+    try {
+      const env = {...process.env, GOBIN: building, GOFLAGS: '-mod=mod', CGO_ENABLED: '0'}
+      await run('go', ['install', `github.com/minio/minio@${VERSION}`], {env, timeout: BUILD_TIMEOUT_MS, cwd: building})
+      await rename(join(building, 'minio'), path)
+    } finally {
+      await rm(building, {recursive: true, force: true})
+    }
+    return {path}
+  } catch (error) {
+    const [line = ''] = (error instanceof Error ? error.message : String(error)).split('\n')
+    return {missing: `MinIO could not be built: ${line}`}
+  }
+}
+
+/** A server with one bucket, `backups`, on a free port; ended with the test. Resolves to the environment of its clients. */
+export async function startMinio(t: Test, path: string): Promise<Record<string, string>> {
+  const data = join(t.testdir(), 'data')
+  // A folder there is a bucket.
+  await mkdir(join(data, 'backups'), {recursive: true})
+  const port = await freePort()
+  const env = {PATH: process.env.PATH, HOME: t.testdirName, MINIO_ROOT_USER: 'longhorn-test', MINIO_ROOT_PASSWORD: 'longhorn-test-secret', MINIO_BROWSER: 'off', MINIO_UPDATE: 'off', CI: 'true'}
+  const child = spawn(path, ['server', '--quiet', '--address', `127.0.0.1:${port}`, data], {env, stdio: 'ignore'})
+  const exited = new Promise<void>(resolve => child.once('exit', () => resolve()))
+  t.teardown(async () => {
+    child.kill('SIGKILL')
+    await exited
+  })
+  const endpoint = `http://127.0.0.1:${port}`
+  await until(async () => (await fetch(`${endpoint}/minio/health/ready`).catch(() => undefined))?.status === 200, 'MinIO is ready', 60_000)
+  return {AWS_ENDPOINTS: endpoint, AWS_ACCESS_KEY_ID: 'longhorn-test', AWS_SECRET_ACCESS_KEY: 'longhorn-test-secret'}
+}
+
+/** MinIO takes a port number and no open socket; somebody else may take the port in between, which fails the start. */
+async function freePort(): Promise<number> {
+  const server = createServer()
+  await new Promise<void>(resolve => server.listen(0, '127.0.0.1', resolve))
+  const {port} = server.address() as AddressInfo
+  await new Promise(resolve => server.close(resolve))
+  return port
+}
