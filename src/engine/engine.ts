@@ -106,8 +106,7 @@ export class Engine {
     if (volume.replicas.length === 0) throw tooFew(Math.max(options.leastReplicas, 1), 0, engine.#rejected)
     for (const address of choice.resync) await engine.#resync(address)
     if (volume.members.length < options.leastReplicas) throw tooFew(options.leastReplicas, volume.members.length, engine.#rejected)
-    await engine.#memberLog.record()
-    if (volume.readers.length === 0) throw tooFew(1, 0, engine.#rejected)
+    volume.recordBeforeChange()
     for (const [address, reason] of engine.#rejected) options.log.error({replica: address, reason: reason.message}, 'starting without this replica')
     warnOfUnsafeReplicas(volume, options.log)
     for (const address of choice.rebuild.keys()) engine.#rebuildInBackground(address)
@@ -134,7 +133,8 @@ export class Engine {
       const rejected = new Map(state.replicas.flatMap(({address, reason}) => (reason === undefined ? [] : [[address, new LonghornError('IO', reason)] as const])))
       const {sizeBytes, membership, session} = state
       const engine = new Engine(options, volume, controls, {sizeBytes, usable: [], resync: [], rebuild: new Map(), rejected, membership}, session)
-      if (membership !== undefined) engine.#memberLog.goOn(membership)
+      if (membership === undefined) volume.recordBeforeChange()
+      else engine.#memberLog.goOn(membership)
       for (const link of linksOf(state, fds, volume, options.replicaTimeoutMs)) {
         volume.addReplica(link)
         controls.get(link.address)!.adopt(session, link.features)
@@ -148,6 +148,8 @@ export class Engine {
   handOver(use: (parked: ParkedEngine) => Promise<void>): Promise<void> {
     return this.#inTurn(async () => {
       if (this.#closed !== undefined) throw new LonghornError('CONFLICT', 'the engine is shutting down')
+      // What the next one goes on from.
+      await this.volume.recorded()
       const frontend = this.#frontend && {name: this.#frontend.kind.name, server: this.#frontend.server}
       const {volume, settings, scrub, rebuilds} = this
       const facts = {replicas: () => this.replicas, membership: () => this.#memberLog.last}
@@ -295,6 +297,7 @@ export class Engine {
   async takeSnapshot(name: string | undefined, labels: Readonly<Record<string, string>>, {userCreated = true, freeze = false} = {}): Promise<string> {
     const request = {name: name ?? randomUUID(), labels, userCreated, created: now()}
     await this.#inTurn(async () => {
+      await this.volume.recorded()
       if (userCreated) await checkRoomForSnapshot(this.#members(), this.settings)
       const frozen = freeze ? await this.#freeze() : undefined
       try {
@@ -323,6 +326,7 @@ export class Engine {
       if (sizeBytes === this.volume.sizeBytes) return
       if (sizeBytes < this.volume.sizeBytes) throw new LonghornError('USAGE', `the volume has ${this.volume.sizeBytes} bytes and cannot shrink to ${sizeBytes}`)
       if (sizeBytes % 4096 !== 0) throw new LonghornError('USAGE', `the volume cannot become ${sizeBytes} bytes large: expected a multiple of 4096`)
+      await this.volume.recorded()
       await expandVolume(this.#members(), sizeBytes, now())
       this.#options.log.info({sizeBytes}, 'expanded')
       await this.#frontend?.server.resize?.(sizeBytes).catch((error: unknown) => {
@@ -337,6 +341,7 @@ export class Engine {
       if (this.#frontend !== undefined) {
         throw new LonghornError('CONFLICT', `frontend ${this.#frontend.kind.name} is up; shut it down before reverting the volume`)
       }
+      await this.volume.recorded()
       await revertVolume(this.#members(), `volume-snap-${name}.img`, now())
     })
   }

@@ -109,6 +109,8 @@ export class Rebuild {
   async #join(): Promise<void> {
     const {volume, session} = this.#host
     const facts = await this.#control.inspect()
+    // What was in use at a crash counts as a member, and is one before anything changes.
+    if (!this.#options.resync) await volume.recorded()
     // One only: purges come to each replica at another time, and a layer of one may not fit on those below it of another.
     const source = volume.readers.find(link => link.canRebuild)
     if (source === undefined) throw new LonghornError('NO_DATA', 'no replica of the volume can be copied from: those of upstream are no sources for this engine')

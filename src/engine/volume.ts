@@ -55,6 +55,8 @@ export class Volume implements BlockDevice, LinkOwner {
   /** Changes that are done on all replicas and not acknowledged yet: the members are being recorded. Undefined while they are not. */
   #unacknowledged: Io[] | undefined
   #recordedLate = false
+  #recordFirst = false
+  #recording: Promise<void> | undefined
   readonly #changed: ChangedRegions
   #closed = false
   #sweptAt = performance.now()
@@ -369,7 +371,7 @@ export class Volume implements BlockDevice, LinkOwner {
       return
     }
     const durable = io.fua || this.#options.writeThrough
-    this.#changed.changed(io.offset, io.length)
+    this.#beforeChange(io)
     io.waiting = this.#writers.length
     for (const link of this.#writers) {
       link.client.write(durable && link.canWriteDurably ? FRAME.WRITE_DURABLE : FRAME.WRITE, io, slab, start)
@@ -383,7 +385,7 @@ export class Volume implements BlockDevice, LinkOwner {
       this.#done(io, ERRNO.EINVAL)
       return
     }
-    this.#changed.changed(io.offset, io.length)
+    this.#beforeChange(io)
     io.waiting = this.#writers.length
     for (const link of this.#writers) link.client.write(FRAME.WRITE_ATOMIC, io, slab, start)
   }
@@ -415,7 +417,7 @@ export class Volume implements BlockDevice, LinkOwner {
       writeZeroesByHand(write, io, error => this.#wiped(io, error))
     } else {
       const type = io.op === OP.DISCARD ? FRAME.UNMAP : io.noUnmap ? FRAME.WRITE_ZEROES_ALLOCATED : FRAME.WRITE_ZEROES
-      this.#changed.changed(io.offset, io.length)
+      this.#beforeChange(io)
       io.waiting = this.#writers.length
       for (const link of this.#writers) link.client.request(type, io)
     }
@@ -512,12 +514,32 @@ export class Volume implements BlockDevice, LinkOwner {
     }
   }
 
-  /** A member is gone: what the others have is acknowledged when they know that. */
+  /**
+   * From the first change on the members are those of now: that is recorded before it is acknowledged. Whoever only reads from
+   * some of the replicas does not part them from the others.
+   */
+  recordBeforeChange(): void {
+    this.#recordFirst = true
+  }
+
+  /** Resolves when the members are recorded, for changes that are not requests. */
+  async recorded(): Promise<void> {
+    if (this.#recordFirst) this.#recordMembers()
+    await this.#recording
+  }
+
+  #beforeChange(io: Io): void {
+    if (this.#recordFirst) this.#recordMembers()
+    this.#changed.changed(io.offset, io.length)
+  }
+
+  /** A member is gone, or it is the first change: what the members have is acknowledged when they know who they are. */
   #recordMembers(): void {
+    this.#recordFirst = false
     this.#recordedLate = true
     if (this.#unacknowledged !== undefined || this.#closed) return
     this.#unacknowledged = []
-    void this.#recordUntilSettled()
+    this.#recording = this.#recordUntilSettled()
   }
 
   async #recordUntilSettled(): Promise<void> {

@@ -49,6 +49,7 @@ t.test('replicas come and go, as a person types it', async t => {
   async function otherVolume(): Promise<{address: string}> {
     const replica = await startReplica(t, join(folder, 'other'), SIZE)
     const other = await startEngine(t, {sizeBytes: SIZE, replicas: [replica.address], socket: join(folder, 'other.sock')})
+    await longhorn(['snapshot', 'create', 'theirs'], {LONGHORN_ENGINE: other.address})
     await other.daemon.end('SIGTERM')
     return replica
   }

@@ -143,17 +143,34 @@ t.test('a stale replica is never chosen', async t => {
 
 t.test('replicas that were used apart from each other', async t => {
   const [one, two] = await runReplicas(t, shortDir(t), 2)
-  for (const replicas of [[one!, two!], [one!], [two!]]) await (await runEngine(t, engineOptions(replicas))).close()
+  for (const replicas of [[one!, two!], [one!], [two!]]) {
+    const {engine, close} = await runEngine(t, engineOptions(replicas))
+    await fill(engine, 0, replicas.length)
+    await close()
+  }
   await t.rejects(runEngine(t, engineOptions([one!, two!])), {code: 'LH_CONFLICT', message: /used apart from each other/})
   const {engine, close} = await runEngine(t, engineOptions([one!, two!], {salvage: true}))
   t.ok(engine.replicas.some(({mode}) => mode === 'RW'))
   await close()
 })
 
+t.test('replicas that were only read apart from each other', async t => {
+  const [one, two] = await runReplicas(t, shortDir(t), 2)
+  for (const replicas of [[one!, two!], [one!], [two!], [one!, two!]]) {
+    const {engine, close} = await runEngine(t, engineOptions(replicas))
+    if (replicas.length === 2) await fill(engine, 0, 1)
+    t.equal((await read(engine.volume, 0, 4)).readUInt32LE(), 1)
+    t.same(engine.replicas.map(({mode}) => mode), replicas.map(() => 'RW'))
+    await close()
+  }
+})
+
 t.test('a replica of another volume', async t => {
   const folder = shortDir(t)
   const [one, two, three] = await runReplicas(t, folder, 3)
-  await (await runEngine(t, engineOptions([two!]))).close()
+  const other = await runEngine(t, engineOptions([two!]))
+  await fill(other.engine, 0, 1)
+  await other.close()
   const {engine, close} = await runEngine(t, engineOptions([one!]))
   await t.rejects(engine.addReplica(two!.address), {code: 'LH_CONFLICT', message: /belongs to another volume/})
   await engine.addReplica(three!.address)
