@@ -199,9 +199,18 @@ export class Engine {
     const rebuild = new Rebuild(host, this.#controls.get(address)!, options)
     this.#rebuilds.set(address, rebuild)
     await rebuild.join()
+    void rebuild.ended().then(() => this.#tryAgain(rebuild, address, options))
     this.#rejected.delete(address)
     const link = this.volume.replicas.find(one => one.address === address)
     if (link !== undefined) await pushSettings(this.#members(), link, this.settings)
+  }
+
+  async #tryAgain(rebuild: Rebuild, address: string, {bytesPerSecond}: RebuildOptions): Promise<void> {
+    if (!rebuild.lostItsSource || !this.volume.readers.some(link => link.canRebuild) || !this.#controls.has(address)) return
+    this.#options.log.info({replica: address}, 'the rebuild goes on with another source')
+    await this.addReplica(address, bytesPerSecond).catch((error: unknown) => {
+      this.#options.log.error({replica: address, reason: messageOf(error)}, 'the rebuild could not go on with another source')
+    })
   }
 
   /**

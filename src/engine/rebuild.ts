@@ -101,6 +101,11 @@ export class Rebuild {
     return this.#link?.mode === 'ERR'
   }
 
+  /** It failed because the replica that it was copied from did: another one will do. */
+  get lostItsSource(): boolean {
+    return this.#info.state === 'error' && this.#source?.mode === 'ERR' && !this.#stop.signal.aborted
+  }
+
   /** Resolves when it has ended, in whatever way. */
   ended(): Promise<void> {
     return this.#ended

@@ -61,8 +61,9 @@ t.test('a replica that missed something is found out by the next engine, also af
   let replicas = await Promise.all(paths.map(path => startReplica(t, path, SIZE)))
   const socket = join(folder, 'vol.sock')
   const first = await startEngine(t, {sizeBytes: SIZE, replicas: replicas.map(({address}) => address), socket})
-  await replicas[1]!.daemon.end('SIGKILL')
   const env = {LONGHORN_ENGINE: first.address}
+  await longhorn(['snapshot', 'create', 'on-both'], env)
+  await replicas[1]!.daemon.end('SIGKILL')
   await until(async () => /ERR/.test((await longhorn(['replica', 'ls'], env)).stdout), 'it is dropped', 30_000)
   await longhorn(['snapshot', 'create', 'only-on-one'], env)
   await first.daemon.end('SIGKILL')

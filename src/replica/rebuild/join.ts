@@ -102,7 +102,7 @@ async function rearrange(path: string, request: JoinRequest, disk: DiskSteps): P
     if (layer !== undefined) known.set(file, layer)
   }
   const same = request.layers.filter(({file, meta}) => request.related && known.has(file) && sameLayer(known.get(file)!.meta, meta))
-  const doubtful = doubtfulLayers(same, known, before)
+  const doubtful = doubtfulLayers(request.layers, same, known, before)
   const kept = new Set(same.flatMap(({file}) => (doubtful.has(file) ? [] : [file])))
   const wanted = new Set(request.layers.map(({file}) => file))
   for (const file of entries) {
@@ -134,8 +134,14 @@ async function rearrange(path: string, request: JoinRequest, disk: DiskSteps): P
  *   on what the other still has below would bring that back.
  * - The one below the head of a replica that was not closed: a power cut may have come before the flush of that snapshot.
  */
-function doubtfulLayers(same: readonly LayerDescription[], known: ReadonlyMap<string, Layer>, before: VolumeMeta | undefined): Set<string> {
-  const removed = new Set(same.flatMap(({file, meta}) => (meta.removed || known.get(file)!.meta.removed ? [file] : [])))
+function doubtfulLayers(
+  theirs: readonly LayerDescription[],
+  same: readonly LayerDescription[],
+  known: ReadonlyMap<string, Layer>,
+  before: VolumeMeta | undefined,
+): Set<string> {
+  // Also of those that are not the same, because one replica has merged what is below them and the other has not.
+  const removed = new Set(theirs.flatMap(({file, meta}) => (meta.removed || known.get(file)?.meta.removed === true ? [file] : [])))
   const last = before?.dirty === true ? known.get(before.head)?.meta.parent : undefined
   return new Set(same.flatMap(({file, meta}) => (removed.has(file) || removed.has(meta.parent) || file === last ? [file] : [])))
 }
