@@ -158,6 +158,11 @@ export class LayerStack {
 export interface StackOptions {
   /** Open the newest layer for writing. */
   readonly writable: boolean
+  /**
+   * Everything stopped without a close: in this many of the newest layers what was never written does not count. A file system may have
+   * given space to a write that a power cut then took; it reads as zeros, and would hide what lies below.
+   */
+  readonly doubtful?: number
   /** The layers below are not complete yet (a rebuild): nothing may be concluded from a hole in them. */
   readonly incomplete?: boolean
 }
@@ -182,9 +187,10 @@ export async function openLayerStack(
   const scanner = scannerFor(head.fd)
   const map = new SectorMap(sizeBytes)
   const frozen = files.slice(0, -1)
-  for (const [index, file] of frozen.entries()) addLayer(map, scanner, file, index + 1)
+  const sure = files.length - (options.doubtful ?? 0)
+  for (const [index, file] of frozen.entries()) addLayer(map, scanner, file, index + 1, index >= sure)
   const below = new BelowHead(map, frozen, scanner, options.incomplete ?? false)
-  addLayer(map, scanner, head, files.length)
+  addLayer(map, scanner, head, files.length, files.length > sure)
   undo.move()
   return new LayerStack(sizeBytes, files, map, below)
 }
@@ -210,14 +216,19 @@ export async function loadFrozenLayers(directory: string, chain: readonly Layer[
 }
 
 /** Puts a layer on top of the map. Extents are rounded outward: whoever holds part of a block holds the block. */
-function addLayer(map: SectorMap, scanner: ExtentScanner, file: LayerFile, number: number): void {
-  scanInto(map, scanner, file, number, {offset: 0, length: Math.min(file.sizeBytes, map.blocks * BLOCK_BYTES)}, true)
+function addLayer(map: SectorMap, scanner: ExtentScanner, file: LayerFile, number: number, doubtful: boolean): void {
+  const length = Math.min(file.sizeBytes, map.blocks * BLOCK_BYTES)
+  if (doubtful) scanner.scanWritten(file.fd, 0, length, marker(map, number))
+  else scanInto(map, scanner, file, number, {offset: 0, length}, true)
 }
 
 function scanInto(map: SectorMap, scanner: ExtentScanner, file: LayerFile, number: number, range: {offset: number; length: number}, sync: boolean): void {
-  const mark = (offset: number, length: number): void => {
+  scanner.scan(file.fd, range.offset, range.length, marker(map, number), sync)
+}
+
+function marker(map: SectorMap, number: number): (offset: number, length: number) => void {
+  return (offset, length) => {
     const first = Math.floor(offset / BLOCK_BYTES)
     map.set(first, Math.ceil((offset + length) / BLOCK_BYTES) - first, number)
   }
-  scanner.scan(file.fd, range.offset, range.length, mark, sync)
 }

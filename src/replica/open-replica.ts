@@ -9,6 +9,7 @@ import {openLayerStack} from './layer-stack.js'
 import {findLeftovers, removeLeftovers} from './leftovers.js'
 import {ReplicaVolume} from './replica-volume.js'
 import {RevisionCounter} from './revision-counter.js'
+import {DOUBTFUL_LAYERS, dropTornWrites} from './torn-writes.js'
 import {markDirty} from './volume-meta-file.js'
 
 export interface OpenOptions {
@@ -42,11 +43,12 @@ export async function openReplica(directory: string, options: OpenOptions = {}):
   const counter = revisionCounter ? RevisionCounter.open(directory) : undefined
   if (counter !== undefined) undo.add(counter)
   const volume = {...found.volume, dirty: true, parent: headOf(found).meta.parent}
-  const stackOptions = {writable: true, incomplete: volume.rebuilding}
+  const settled = !found.volume.dirty || (await dropTornWrites(directory, found.chain))
+  const stackOptions = {writable: true, incomplete: volume.rebuilding, doubtful: settled ? 0 : DOUBTFUL_LAYERS}
   const stack = undo.add(await openLayerStack(directory, found.chain, volume.sizeBytes, stackOptions))
   const interrupted = found.volume.dirty ? await readAtomicJournal(directory) : undefined
   // Before volume.meta is written: a journal from before that does not count. The replica is dirty already.
-  const opened = new ReplicaVolume({directory: {...found, volume}, leftovers, lock, stack, counter, disk, owner: undo.move()})
+  const opened = new ReplicaVolume({directory: {...found, volume}, leftovers, lock, stack, counter, disk, staysDirty: !settled, owner: undo.move()})
   try {
     if (interrupted !== undefined) await opened.finishAtomicWrite(interrupted)
     await markDirty(directory, volume, disk)
@@ -76,7 +78,9 @@ export async function openVolumeView(directory: string, layer?: string, {alone =
   const chain = alone ? whole.slice(-1) : whole
   // Before an expansion the volume was as large as its newest layer is.
   const sizeBytes = layer === undefined ? found.volume.sizeBytes : (chain.at(-1)?.sizeBytes ?? 0)
-  const stack = await openLayerStack(directory, chain, sizeBytes, {writable: false})
+  // Nobody may have looked after it since a power cut. A layer alone is told to the last extent.
+  const unsure = found.volume.dirty && !alone ? found.chain.slice(-DOUBTFUL_LAYERS) : []
+  const stack = await openLayerStack(directory, chain, sizeBytes, {writable: false, doubtful: chain.filter(one => unsure.includes(one)).length})
   const reader = new LayerReader(stack)
   const close = async (): Promise<void> => {
     await reader.idle()

@@ -34,6 +34,8 @@ export interface OpenedReplica {
   readonly stack: LayerStack
   readonly counter: RevisionCounter | undefined
   readonly disk: DiskSteps
+  /** Something is left of a power cut that only an open after one looks for. */
+  readonly staysDirty?: boolean
   readonly owner: Cleanup
 }
 
@@ -501,7 +503,7 @@ export class ReplicaVolume implements AsyncDisposable {
       await this.#flusher.sync()
       await this.#oldNames
       // What is missing, or may differ, is not made good by closing.
-      if (this.joining) return
+      if (this.joining || this.#opened.staysDirty === true) return
       this.#meta = {...this.#meta, dirty: false}
       await this.#storeMeta()
     } finally {

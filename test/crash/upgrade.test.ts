@@ -6,9 +6,13 @@ import {join} from 'node:path'
 import {setTimeout as delay} from 'node:timers/promises'
 import {fileURLToPath} from 'node:url'
 import t, {type Test} from 'tap'
+import {parseAddress} from '../../src/lib/address.js'
+import {connect} from '../../src/protocol/grpc/client.js'
+import {ControllerServiceDefinition} from '../../src/protocol/proto/generated/controller.js'
 import {seededRandom} from '../replica/support/random.js'
 import {startDaemon, startReplica, type Daemon} from '../support/daemons.js'
 import {shortDir} from '../support/short-dir.js'
+import {until} from '../support/until.js'
 import {DEATHS} from './support/dying-successor.js'
 import {VerifiedLoad} from './support/verified-load.js'
 
@@ -39,6 +43,16 @@ class System {
     }
     await system.startEngine()
     return system
+  }
+
+  /** Until what the last crash may have made different has been compared. */
+  async compared(): Promise<void> {
+    const rpc = connect(ControllerServiceDefinition, {peer: 'engine', address: parseAddress(this.control)})
+    try {
+      await until(async () => (await rpc.replicaRebuildList({})).rebuilds.every(({state}) => state !== 'in_progress'), 'nothing is being rebuilt', 60_000)
+    } finally {
+      rpc.destroy()
+    }
   }
 
   async startEngine(): Promise<void> {
@@ -136,6 +150,8 @@ t.test('an old engine that dies while it hands over: the new one goes on, or sta
   const system = await System.start(t, 'upgraded')
   const load = new VerifiedLoad(SIZE_BYTES, random)
   for (let round = 0; round < 9; round++) {
+    // An upgrade waits for no rebuild.
+    await system.compared()
     await load.connect(system.socket)
     load.start(32)
     await load.progress(100)

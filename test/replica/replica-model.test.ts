@@ -35,6 +35,12 @@ class ModelRun {
     random.fill(this.#source)
   }
 
+  #abandoned = false
+
+  #zeros(block: number): boolean {
+    return this.#model.content.subarray(block * BLOCK, (block + 1) * BLOCK).every(byte => byte === 0)
+  }
+
   async go(): Promise<void> {
     let volume = await openReplica(this.directory)
     let operations = 0
@@ -42,8 +48,12 @@ class ModelRun {
       operations += await this.#batch(volume, step)
       if (this.random.oneIn(10)) this.#check(volume, step)
       if (!this.random.oneIn(25)) continue
-      if (this.random.oneIn(2)) await volume.abandon()
-      else await volume.close()
+      if (this.random.oneIn(2)) {
+        this.#abandoned = true
+        await volume.abandon()
+      } else {
+        await volume.close()
+      }
       await this.#checkLayers(step)
       if (this.random.oneIn(3) && this.#snapshots.length < 12) await this.#snapshot()
       volume = await openReplica(this.directory)
@@ -148,6 +158,8 @@ class ModelRun {
     await using view = await openVolumeView(this.directory)
     for (let block = 0; block < this.#model.blocks; block++) {
       const [found, wanted] = [view.reader.stack.map.lookup(block), this.#model.holder(block)]
+      // In a dirty directory space that was never written may be what a power cut left: nobody counts it before an open has looked.
+      if (found === 0 && this.#abandoned && this.#zeros(block)) continue
       if (found !== wanted) throw new Error(`after step ${step} layer ${found} holds block ${block} on disk, not ${wanted}`)
     }
   }

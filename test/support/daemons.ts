@@ -82,13 +82,17 @@ export async function startDaemon(t: Test, args: readonly string[], prefix: read
   const ready = await new Promise<Record<string, string>>((resolve, reject) => {
     const fail = (what: string): void => reject(new Error(`longhorn ${args.join(' ')} ${what}:\n${daemon.stderr.join('\n')}`))
     const timer = setTimeout(() => fail(`was not ready within ${START_TIMEOUT_MS} ms`), START_TIMEOUT_MS)
-    output.once('line', line => {
+    const lines: string[] = []
+    output.on('line', line => {
+      lines.push(line)
+      // An error is a JSON object of several lines, and comes with the end of the process.
+      if (lines.length > 1 || !line.endsWith('}')) return
       clearTimeout(timer)
       resolve(JSON.parse(line) as Record<string, string>)
     })
     void daemon.exited.then(([code, signal]) => {
       clearTimeout(timer)
-      fail(`ended with ${code ?? signal} before it was ready`)
+      fail(`ended with ${code ?? signal} before it was ready, saying ${lines.join(' ')}`)
     })
   })
   return {daemon, ready}

@@ -15,6 +15,7 @@ const EXTENTS_PER_CALL = 1024
 const FS_IOC_FIEMAP = 0xc020660b
 const FLAG_SYNC = 1
 const EXTENT_LAST = 1
+const EXTENT_UNWRITTEN = 0x800
 
 const SEEK_DATA = 3
 const SEEK_HOLE = 4
@@ -41,10 +42,14 @@ export interface ExtentScanner {
   readonly unwrittenIsData: boolean
   /** `sync` first writes out what is still in memory, so that the answer is what the disk will have. */
   scan(fd: number, offset: number, length: number, visit: ExtentVisitor, sync?: boolean): void
+  /** The same without space that was never written, after what is still in memory has been written out. */
+  scanWritten(fd: number, offset: number, length: number, visit: ExtentVisitor): void
+  /** Where there is space that was never written, after what is still in memory has been written out. */
+  scanUnwritten(fd: number, offset: number, length: number, visit: ExtentVisitor): void
 }
 
-export const fiemapScanner: ExtentScanner = {method: 'FIEMAP', unwrittenIsData: true, scan: scanFiemap}
-export const seekScanner: ExtentScanner = {method: 'SEEK_DATA', unwrittenIsData: false, scan: scanSeek}
+export const fiemapScanner: ExtentScanner = {method: 'FIEMAP', unwrittenIsData: true, scan: scanFiemap, scanWritten: scanFiemapWritten, scanUnwritten: scanFiemapUnwritten}
+export const seekScanner: ExtentScanner = {method: 'SEEK_DATA', unwrittenIsData: false, scan: scanSeek, scanWritten: scanSeek, scanUnwritten: () => undefined}
 
 /** The best scanner the file system of this file has: FIEMAP, or SEEK_DATA (tmpfs, NFS), which cannot see unwritten extents. */
 export function scannerFor(fd: number): ExtentScanner {
@@ -55,6 +60,18 @@ export function scannerFor(fd: number): ExtentScanner {
 }
 
 function scanFiemap(fd: number, offset: number, length: number, visit: ExtentVisitor, sync = false): void {
+  visitExtents(fd, offset, length, visit, sync, () => true)
+}
+
+function scanFiemapWritten(fd: number, offset: number, length: number, visit: ExtentVisitor): void {
+  visitExtents(fd, offset, length, visit, true, flags => (flags & EXTENT_UNWRITTEN) === 0)
+}
+
+function scanFiemapUnwritten(fd: number, offset: number, length: number, visit: ExtentVisitor): void {
+  visitExtents(fd, offset, length, visit, true, flags => (flags & EXTENT_UNWRITTEN) !== 0)
+}
+
+function visitExtents(fd: number, offset: number, length: number, visit: ExtentVisitor, sync: boolean, wanted: (flags: number) => boolean): void {
   const end = offset + length
   let position = offset
   let flags = sync ? FLAG_SYNC : 0
@@ -68,7 +85,7 @@ function scanFiemap(fd: number, offset: number, length: number, visit: ExtentVis
       const at = (HEADER_BYTES + extent * EXTENT_BYTES) / 4
       const from = Math.max(position, word(at) + word(at + 1) * 0x1_0000_0000)
       const to = Math.min(end, word(at) + word(at + 1) * 0x1_0000_0000 + word(at + 4) + word(at + 5) * 0x1_0000_0000)
-      if (to > from) visit(from, to - from)
+      if (to > from && wanted(word(at + 10))) visit(from, to - from)
       if ((word(at + 10) & EXTENT_LAST) !== 0) return
       position = Math.max(position, to)
     }
