@@ -13,7 +13,8 @@ const SIZE = 1024 * 1024
 const STEPS_OF_A_RUN = 6000
 
 t.test('a volume keeps its promises', async t => {
-  const seeds = seededRandom(t)
+  // Always the same: what others find is looked into one by one.
+  const seeds = seededRandom(t, 197_031_846)
   const tmpfs = missingPlace('tmpfs') === undefined
   for (let steps = 0, run = 0; steps < STEPS; run++) {
     // The first one is that of the printed seed.

@@ -11,7 +11,7 @@ import {Random, seededRandom} from '../replica/support/random.js'
 import type {Possible} from './support/block-history.js'
 import {Cluster, type Place} from './support/cluster.js'
 
-const CUTS = Number(process.env['LONGHORN_TEST_CUTS'] ?? 3000)
+const CUTS = Number(process.env['LONGHORN_TEST_CUTS'] ?? 1000)
 const SIZE = 1024 * 1024
 const CUTS_OF_A_RUN = 1000
 /** So many other things that the same moment could have left, looked at in each replica by itself. */
@@ -20,7 +20,8 @@ const VARIANTS = 30
 const place = missingPlace('tmpfs') === undefined ? '/dev/shm' : tmpdir()
 
 t.test('what was flushed survives', async t => {
-  const seeds = seededRandom(t)
+  // Always the same: what others find is looked into one by one.
+  const seeds = seededRandom(t, 41)
   for (let cuts = 0, run = 0; cuts < CUTS; run++) {
     // The first one is that of the printed seed.
     const seed = run === 0 ? seeds.seed : seeds.below(0x1_0000_0000)

@@ -36,6 +36,9 @@ export interface RebuildRequest {
   readonly changed: Buffer | undefined
 }
 
+/** What engines call the snapshots that replicas join at. */
+const REBUILD_SNAPSHOT = /^volume-snap-rebuild-[0-9a-f]{12}\.img$/
+
 /** Of what is taken for unchanged, this many regions in a layer are compared all the same. */
 const SAMPLES = 16
 
@@ -132,13 +135,19 @@ export class Rebuild {
     }
   }
 
-  /** A layer that is complete here is the same. In a replica that is whole, only the last two may have been written at the crash. */
+  /**
+   * A layer that is complete here is the same. In a replica that is whole, only the last two may have been written at the crash, and those
+   * above a resync before this one that did not come to its end: its snapshot is not marked as removed.
+   */
   async #needed({file}: LayerDescription, {layers, snapshot}: RebuildRequest): Promise<boolean> {
     if (!this.joined.whole) return !(await exists(join(this.directory, metaFile(file))))
-    return file === snapshot || file === layers.find(layer => layer.file === snapshot)?.meta.parent
+    const byName = new Map(layers.map(layer => [layer.file, layer.meta]))
+    const newestFirst: string[] = []
+    for (let name = snapshot; name !== '' && byName.has(name); name = byName.get(name)!.parent) newestFirst.push(name)
+    const unfinished = newestFirst.findLastIndex(name => REBUILD_SNAPSHOT.test(name) && !byName.get(name)!.removed)
+    return newestFirst.slice(0, Math.max(2, unfinished + 1)).includes(file)
   }
 
-  /** True when something was found to differ that was not known to. */
   async #layer(layer: RebuildRequest['layers'][number], request: RebuildRequest, trusted: boolean, pace: RebuildPace): Promise<boolean> {
     const regions = Math.ceil(layer.lengthBytes / REGION_BYTES)
     const {formerHead, doubtful} = this.joined

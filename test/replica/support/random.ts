@@ -29,9 +29,9 @@ export class Random {
   }
 }
 
-/** A new sequence each run; LONGHORN_TEST_SEED repeats the one that a failed test has printed. */
-export function seededRandom(t: Test): Random {
-  const seed = Number(process.env['LONGHORN_TEST_SEED'] ?? Math.floor(Math.random() * 0x1_0000_0000))
+/** A new sequence each run, unless `usual` says which; LONGHORN_TEST_SEED repeats the one that a failed test has printed. */
+export function seededRandom(t: Test, usual = Math.floor(Math.random() * 0x1_0000_0000)): Random {
+  const seed = Number(process.env['LONGHORN_TEST_SEED'] ?? usual)
   t.comment(`LONGHORN_TEST_SEED=${seed}`)
   return new Random(seed)
 }
