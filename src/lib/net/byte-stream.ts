@@ -186,7 +186,7 @@ export class ByteStream implements Pollable, Flushable {
   #showSoon(): void {
     if (this.available === 0 || this.#leftOver) return
     this.#leftOver = true
-    setImmediate(() => this.#showLeftOver())
+    reactor.soon(() => this.#showLeftOver())
   }
 
   #showLeftOver(): void {

@@ -1,9 +1,11 @@
 // One epoll loop for all data connections of this process, run inside Node's own loop.
 //
-// While there is traffic, each pass of Node's loop calls turn(), which waits in *our* epoll_wait. libuv's own epoll
-// descriptor is a member of that set (uv_backend_fd() is libuv's documented way to be embedded in another loop), so
-// completed file operations, gRPC and signals end the wait as well; only timers may be late, by BUSY_WAIT_MS. When
-// nothing has happened for LINGER_MS, a thread of the pool waits instead and Node's loop sleeps as usual.
+// While there is traffic, each pass of Node's loop takes up to TURNS_PER_PASS turns, each of which waits in *our* epoll_wait.
+// They are immediates, so Node runs promises and ticks between them and whatever else it has to do after them: a pass of its loop
+// costs as much as a request. libuv's own epoll descriptor is a member of the set (uv_backend_fd() is libuv's documented way to be
+// embedded in another loop), so completed file operations, gRPC and signals end the wait and the pass; only timers and other immediates
+// may be late, by BUSY_WAIT_MS and what a pass of requests takes. When nothing has happened for LINGER_MS, a thread of the pool waits
+// instead and Node's loop sleeps as usual.
 import {constants} from 'node:os'
 import koffi from 'koffi'
 import {controlEpoll, createEpoll, EPOLLIN, EventFd, EventList} from './epoll.js'
@@ -24,6 +26,7 @@ export interface Flushable {
 const BUSY_WAIT_MS = 2
 const LINGER_MS = 20
 const EVENTS_PER_TURN = 64
+const TURNS_PER_PASS = 8
 
 export class Reactor {
   /** `performance.now()` at the start of this turn: one clock reading for all requests of a turn. */
@@ -42,7 +45,11 @@ export class Reactor {
   #inTurn = false
   #flushPlanned = false
   #lastEvent = 0
-  readonly #turn = (): void => this.#runTurn()
+  /** Immediates of this pass that have not run yet. */
+  #turnsPlanned = 0
+  /** Those do nothing: it is Node's turn. */
+  #passOver = false
+  readonly #turn = (): void => this.#runPlanned()
 
   constructor() {
     controlEpoll(this.#epoll, 'add', this.#wake.fd, EPOLLIN)
@@ -80,6 +87,12 @@ export class Reactor {
     this.#planFlush()
   }
 
+  /** Has `callback` called soon, behind all promises that are ready; no turn waits before. */
+  soon(callback: () => void): void {
+    this.#passOver = true
+    setImmediate(callback)
+  }
+
   /**
    * Gives up a reference once everything queued so far has been sent or is held: for slabs whose bytes may have been
    * pushed to a stream in this turn.
@@ -103,7 +116,19 @@ export class Reactor {
     this.#mode = 'busy'
     this.#lastEvent = performance.now()
     if (this.#libuv !== undefined) controlEpoll(this.#epoll, 'add', this.#libuv, EPOLLIN)
-    setImmediate(this.#turn)
+    if (this.#turnsPlanned === 0) this.#planPass()
+  }
+
+  #planPass(): void {
+    this.#passOver = false
+    this.#turnsPlanned = TURNS_PER_PASS
+    for (let turn = 0; turn < TURNS_PER_PASS; turn++) setImmediate(this.#turn)
+  }
+
+  #runPlanned(): void {
+    this.#turnsPlanned--
+    if (!this.#passOver && this.#mode === 'busy') this.#runTurn()
+    if (this.#turnsPlanned === 0 && this.#mode === 'busy') this.#planPass()
   }
 
   #leaveBusy(): void {
@@ -140,12 +165,12 @@ export class Reactor {
         this.#wake.clear()
       }
     }
+    if (handled < count || handled === 0) this.#passOver = true
     this.#flush()
     this.#inTurn = false
     this.turn++
     if (handled > 0) this.#lastEvent = this.now
     if (this.#members.size === 0 || this.now - this.#lastEvent > LINGER_MS) this.#leaveBusy()
-    else setImmediate(this.#turn)
   }
 
   /** Flushing one stream may give another one output, so it goes on until there is none. */

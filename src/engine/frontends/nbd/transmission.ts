@@ -93,7 +93,7 @@ export class Transmission implements Flushable {
       this.#progressed()
     } else {
       this.#wakePlanned = true
-      setImmediate(() => this.flush())
+      reactor.soon(() => this.flush())
     }
   }
 
