@@ -40,7 +40,7 @@ export async function takeOver(options: EngineOptions & {readonly frontend?: str
     }),
   )
   const connected = new Promise<void>(resolve => (comes = resolve))
-  if (!(await askAny(addresses, options, path, signal))) return undefined
+  if (!(await askAny(addresses, options, path, () => came.length > 0, signal))) return undefined
   await connected
   await listener.close()
   const [fd, ...others] = came as [number, ...number[]]
@@ -131,8 +131,11 @@ function checkWanted(state: EngineState, {volume, replicas, frontend, sizeBytes,
   if (sizeBytes !== state.sizeBytes) log.warn({given: sizeBytes, sizeBytes: state.sizeBytes}, 'the volume has another size than is given, and keeps it')
 }
 
-/** False when there is no engine at any of them. */
-async function askAny(addresses: readonly TcpAddress[], {volume, log}: EngineOptions, socket: string, signal: AbortSignal | undefined): Promise<boolean> {
+/**
+ * False when there is no engine at any of them. One that was killed before it answered has been asked when it `hasCome`: what it gave is on that
+ * connection, and keeps its sockets in use until it is taken or the connection is closed.
+ */
+async function askAny(addresses: readonly TcpAddress[], {volume, log}: EngineOptions, socket: string, hasCome: () => boolean, signal: AbortSignal | undefined): Promise<boolean> {
   for (const address of addresses) {
     const rpc = connect(ControllerServiceDefinition, {peer: 'engine', address: address satisfies Address, identity: {volumeName: volume}})
     try {
@@ -140,6 +143,7 @@ async function askAny(addresses: readonly TcpAddress[], {volume, log}: EngineOpt
       return true
     } catch (error) {
       if (!isKind(error, 'UNREACHABLE')) throw error
+      if (hasCome()) return true
       log.warn({engine: formatAddress(address)}, 'there is no engine to take over from')
     } finally {
       rpc.destroy()

@@ -1,7 +1,4 @@
-// A program that is told to take the place of an engine and ends in the middle: dying-successor.js HOST:PORT VOLUME STEP
-import {mkdtempSync} from 'node:fs'
-import {tmpdir} from 'node:os'
-import {join} from 'node:path'
+// A program that is told to take the place of an engine and ends in the middle: dying-successor.js HOST:PORT VOLUME STEP SOCKET
 import {parseAddress} from '../../../src/lib/address.js'
 import {FdChannel} from '../../../src/lib/net/fd-channel.js'
 import {Listener} from '../../../src/lib/net/listener.js'
@@ -14,8 +11,7 @@ export const DEATHS = ['connected', 'state', 'ready', 'yours'] as const
 if (process.argv[1]?.endsWith('dying-successor.js') === true) await dieAt()
 
 async function dieAt(): Promise<void> {
-  const [address = '', volumeName = '', step = ''] = process.argv.slice(2)
-  const path = join(mkdtempSync(join(tmpdir(), 'successor-')), 's')
+  const [address = '', volumeName = '', step = '', path = ''] = process.argv.slice(2)
   const connected = new Promise<number>((resolve, reject) => {
     Listener.open({kind: 'unix', path}, resolve).catch(reject)
   })
