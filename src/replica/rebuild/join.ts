@@ -103,8 +103,9 @@ async function rearrange(path: string, request: JoinRequest, disk: DiskSteps): P
   }
   const same = request.layers.filter(({file, meta}) => request.related && known.has(file) && sameLayer(known.get(file)!.meta, meta))
   const doubtful = doubtfulLayers(request.layers, same, known, before)
-  const kept = new Set(same.flatMap(({file}) => (doubtful.has(file) ? [] : [file])))
   const wanted = new Set(request.layers.map(({file}) => file))
+  const twice = await sharedFiles(path, entries.filter(file => file === before?.head || wanted.has(file)))
+  const kept = new Set(same.flatMap(({file}) => (doubtful.has(file) || twice.has(file) ? [] : [file])))
   for (const file of entries) {
     const layer = file.replace(/\.(meta|checksum)$/, '')
     if (file === layer && file === before?.head) continue
@@ -124,6 +125,16 @@ async function rearrange(path: string, request: JoinRequest, disk: DiskSteps): P
   const {parent = ''} = formerHead?.meta ?? {}
   const comparable = formerHead !== undefined && request.related && usable?.meta.parent === parent && (parent === '' || kept.has(parent) || doubtful.has(parent))
   return {whole: false, formerHead: formerHead?.file, comparable, doubtful}
+}
+
+/** Those of the files that are one file under several names. */
+async function sharedFiles(path: string, files: readonly string[]): Promise<Set<string>> {
+  const byInode = new Map<bigint, string[]>()
+  for (const file of files) {
+    const {ino} = await stat(join(path, file), {bigint: true})
+    byInode.set(ino, [...(byInode.get(ino) ?? []), file])
+  }
+  return new Set([...byInode.values()].filter(names => names.length > 1).flat())
 }
 
 /**
