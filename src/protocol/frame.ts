@@ -32,7 +32,7 @@ export const FRAME = {
   WRITE_ATOMIC: 0x105,
   /** Who this connection is and what it is for: the text in the payload (hello.ts). Sent first, and answered before anything else is sent. */
   HELLO: 0x106,
-  /** The SHA-256 of `size` bytes of a layer and of where in them it has data; 32 bytes. Only after a HELLO for a layer. */
+  /** What tells `size` bytes of a layer, and where in them it has data, from any others; DIGEST_BYTES. Only after a HELLO for a layer, under its key. */
   DIGEST: 0x107,
   /**
    * Good data, of whole blocks and at most 128 KiB, for a range that could not be read here. Nobody writes to it meanwhile. Blocks that the
@@ -78,7 +78,9 @@ export const EXTENT_ALLOCATED = 1
 
 /** The most text in a HELLO. */
 export const MAX_HELLO_BYTES = 512
-export const DIGEST_BYTES = 32
+export const DIGEST_BYTES = 16
+/** A key for Poly1305's one-time keys; see digestRegion(). */
+export const DIGEST_KEY_BYTES = 32
 /** The most that one DIGEST covers. */
 export const MAX_DIGEST_RANGE = 4 * 1024 * 1024
 

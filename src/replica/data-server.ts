@@ -5,7 +5,7 @@ import {Listener} from '../lib/net/listener.js'
 import {closeFd} from '../lib/net/socket-calls.js'
 import {ERRNO, type BlockDevice, type Extent, type Io} from '../protocol/block-device.js'
 import {FRAME} from '../protocol/frame.js'
-import {parseHello} from '../protocol/hello.js'
+import {parseHello, type ExportHello} from '../protocol/hello.js'
 import {FrameServerConnection} from '../protocol/frame-server.js'
 import type {Slab} from '../lib/net/slab.js'
 
@@ -22,7 +22,7 @@ export interface Served {
 }
 
 /** What connections that ask for something else than the volume get: a frozen layer, or the volume under it. Throws LonghornError. */
-export type OpenExport = (kind: 'layer' | 'view', layer: string) => Promise<Export>
+export type OpenExport = (hello: ExportHello) => Promise<Export>
 
 export interface Export {
   readonly device: BlockDevice
@@ -90,7 +90,7 @@ export class DataServer {
         if (opened !== undefined) throw new LonghornError('PROTOCOL', 'this connection has a purpose already')
         const hello = parseHello(text)
         if (hello.kind === 'engine') return this.#engineDevice(hello.session)
-        opened = await this.openExport(hello.kind, hello.layer)
+        opened = await this.openExport(hello)
         if (connection.closed) opened.close()
         return opened.device
       },

@@ -3,6 +3,7 @@ import {SnapshotHasher} from './hash/snapshot-hasher.js'
 import {LayerScrubber} from './scrub/layer-scrubber.js'
 import type {Log} from '../lib/log.js'
 import {createReplica, makeReplicaDirectory} from './create-replica.js'
+import type {ExportHello} from '../protocol/hello.js'
 import type {DataServer, Export} from './data-server.js'
 import {DirectoryLock} from './directory-lock.js'
 import {readReplicaDirectory, type ReplicaDirectory} from './layer-chain.js'
@@ -90,7 +91,7 @@ export class Replica {
     this.#data = data
     this.#log = log
     this.#record = new RecordKeeper(directory, log)
-    data.openExport = (kind, layer) => this.#export(kind, layer)
+    data.openExport = hello => this.#export(hello)
     this.hasher = new SnapshotHasher(directory, log)
     this.scrubber = new LayerScrubber(this)
   }
@@ -405,7 +406,7 @@ export class Replica {
     }
   }
 
-  async #export(kind: 'layer' | 'view', layer: string): Promise<Export> {
+  async #export(hello: ExportHello): Promise<Export> {
     if (this.#session === undefined || this.#session.rebuild !== undefined) throw new LonghornError('CONFLICT', 'this replica is no source: it is closed, or being rebuilt itself')
     this.#exports += 1
     try {
@@ -416,7 +417,7 @@ export class Replica {
         await this.#purge?.ended()
       }
       // In turn: a snapshot that is taken meanwhile replaces files while the directory is being read.
-      const opened = await this.#inTurn(() => openExport(this.directory, kind, layer, this.#log))
+      const opened = await this.#inTurn(() => openExport(this.directory, hello, this.#log))
       const close = (): void => {
         this.#exports -= 1
         opened.close()

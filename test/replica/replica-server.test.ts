@@ -32,6 +32,8 @@ async function state({rpc}: RunningReplica): Promise<string | undefined> {
   return (await rpc.replicaGet()).replica?.state
 }
 
+const KEY = '0f'.repeat(32)
+
 t.test('from nothing to closed again', async t => {
   const replica = await runReplica(t, join(shortDir(t), 'r'), undefined)
   const {rpc, directory} = replica
@@ -107,7 +109,8 @@ t.test('an engine that connects after another has taken over', async t => {
   t.match(await second.next(), {type: FRAME.RESPONSE})
   t.same((await ask(second, {type: FRAME.READ, size: 4096})).payload, Buffer.alloc(4096))
   t.match(await ask(second, {type: FRAME.HELLO, payload: Buffer.from('engine two')}), {type: FRAME.RESPONSE}, 'twice')
-  for (const text of ['', 'engine', 'engine ', 'layer ../x', 'layer /etc/passwd', 'layer volume.meta', 'layer volume-head-000.img', 'view volume-snap-none.img', 'hello you']) {
+  for (const text of [
+    '', 'engine', 'engine ', 'layer volume-snap-none.img', `layer ${KEY} ../x`, `layer ${KEY} /etc/passwd`, `layer ${KEY} volume.meta`, `layer ${KEY} volume-head-000.img`, `layer ${KEY.slice(1)} volume-snap-none.img`, `layer ${KEY} volume-snap-none.img`, 'view volume-snap-none.img', 'hello you']) {
     const peer = await greet(text)
     t.match(await peer.next(), {type: FRAME.ERROR}, text)
   }

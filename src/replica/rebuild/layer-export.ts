@@ -6,6 +6,7 @@ import type {Log} from '../../lib/log.js'
 import {scannerFor} from '../../lib/sys/file-extents.js'
 import {ERRNO, inRange, OP, type BlockDevice, type Extent, type Io} from '../../protocol/block-device.js'
 import {MAX_EXTENTS} from '../../protocol/frame.js'
+import type {ExportHello} from '../../protocol/hello.js'
 import type {Export} from '../data-server.js'
 import {DeviceReader} from '../device-reader.js'
 import {isHeadName, isLayerName} from '../layer-names.js'
@@ -17,12 +18,13 @@ import {blocksIn, digestRegion} from './region-digest.js'
  * A frozen layer alone, or the volume as it was when that layer was frozen, for others to read; to be closed. The layer must not be
  * purged meanwhile. NOT_FOUND when there is no such layer, USAGE for a head: that changes.
  */
-export async function openExport(directory: string, kind: 'layer' | 'view', layer: string, log: Log): Promise<Export> {
+export async function openExport(directory: string, hello: ExportHello, log: Log): Promise<Export> {
+  const {kind, layer} = hello
   if (!isLayerName(layer) || isHeadName(layer)) throw new LonghornError('USAGE', `${layer} is not a frozen layer`)
   await using undo = new Cleanup()
   const view = await openVolumeView(directory, layer, {alone: kind === 'layer'})
   undo.defer(() => view.close())
-  const digest = kind === 'layer' ? await openDigest(directory, layer, view.sizeBytes) : undefined
+  const digest = hello.kind === 'layer' ? await openDigest(directory, layer, view.sizeBytes, hello.digestKey) : undefined
   undo.move()
   const device = new ExportDevice(view.reader, view.sizeBytes, error => log.error({err: error, layer}, 'reading a layer failed'), digest?.digest)
   const close = (): void => {
@@ -46,7 +48,7 @@ interface Digest {
   close(): Promise<void>
 }
 
-async function openDigest(directory: string, layer: string, sizeBytes: number): Promise<Digest> {
+async function openDigest(directory: string, layer: string, sizeBytes: number, key: Buffer): Promise<Digest> {
   const file = await open(join(directory, layer), 'r')
   const scanner = scannerFor(file.fd)
   // Closing waits for what is being read.
@@ -54,7 +56,7 @@ async function openDigest(directory: string, layer: string, sizeBytes: number): 
   return {
     digest(offset, length) {
       const range = {offset, length: Math.min(length, sizeBytes - offset)}
-      const digest = digestRegion(file, blocksIn(scanner, file.fd, range), offset)
+      const digest = digestRegion(file, blocksIn(scanner, file.fd, range), offset, key)
       running = Promise.allSettled([running, digest])
       return digest
     },

@@ -11,7 +11,7 @@ import type {SourceConnection} from './source-connection.js'
 import type {Sources} from './sources.js'
 
 /** How many regions are worked on at the same time. */
-const AT_ONCE = 6
+const AT_ONCE = 12
 /** How much of a layer is asked about in one go. */
 const WINDOW_BYTES = 64 * 1024 * 1024
 /** Data with gaps up to this is read in one piece. */
@@ -26,6 +26,8 @@ export interface LayerSyncOptions {
   readonly file: string
   readonly lengthBytes: number
   readonly sources: Sources
+  /** The one that the sources were given. */
+  readonly digestKey: Buffer
   readonly pace: RebuildPace
   /** False for a region that is known to be the same: then it is not even compared. By its number. */
   readonly wanted: (region: number) => boolean
@@ -92,7 +94,7 @@ class LayerSync {
   }
 
   async #region(region: Range, theirs: readonly Range[]): Promise<void> {
-    const bytes = theirs.reduce((sum, {length}) => sum + length, 0)
+    const bytes = bytesIn(theirs)
     const number = region.offset / REGION_BYTES
     let copied = 0
     if (this.options.wanted(number)) {
@@ -109,14 +111,14 @@ class LayerSync {
   /** Makes a region what it is at a source. Resolves to the bytes copied. */
   async #make(source: SourceConnection, region: Range, ours: readonly Range[]): Promise<number> {
     const wanted = await source.digest(region.offset, region.length)
-    if (ours.length > 0 && wanted.equals(await digestRegion(this.file, ours, region.offset))) return 0
+    if (ours.length > 0 && wanted.equals(await this.#digest(ours, region.offset))) return 0
     const theirs = await dataAt(source, region)
     let copied = 0
     for (let attempt = 1; ; attempt++) {
       const parts = attempt === 1 && ours.length > 0 ? await this.#differing(source, region) : [region]
       copied += await this.#copy(source, region, overlaps(theirs, parts))
-      await this.#punch(without(this.#blocks(region), theirs))
-      if (wanted.equals(await digestRegion(this.file, this.#blocks(region), region.offset))) return copied
+      if (bytesIn(theirs) < region.length) await this.#punch(without(this.#blocks(region), theirs))
+      if (wanted.equals(await this.#digest(this.#blocks(region), region.offset))) return copied
       if (attempt === ATTEMPTS) {
         throw new LonghornError('CORRUPT', `${this.options.file}: ${region.length} bytes at ${region.offset} are not what ${source.peer} has, after ${ATTEMPTS} attempts`)
       }
@@ -132,7 +134,7 @@ class LayerSync {
     })
     const same = await Promise.all(
       parts.map(async part => {
-        const [theirs, ours] = await Promise.all([source.digest(part.offset, part.length), digestRegion(this.file, this.#blocks(part), part.offset)])
+        const [theirs, ours] = await Promise.all([source.digest(part.offset, part.length), this.#digest(this.#blocks(part), part.offset)])
         return theirs.equals(ours)
       }),
     )
@@ -154,6 +156,10 @@ class LayerSync {
     }
   }
 
+  #digest(ranges: readonly Range[], offset: number): Promise<Buffer> {
+    return digestRegion(this.file, ranges, offset, this.options.digestKey)
+  }
+
   #blocks(region: Range): Range[] {
     return blocksIn(this.scanner, this.file.fd, region)
   }
@@ -164,6 +170,10 @@ class LayerSync {
       await punchHole(this.file.fd, offset, Math.ceil(length / 4096) * 4096)
     }
   }
+}
+
+function bytesIn(ranges: readonly Range[]): number {
+  return ranges.reduce((sum, {length}) => sum + length, 0)
 }
 
 /** Where a source has data in a range. */

@@ -11,6 +11,8 @@ const BURST_MS = 100
 export class RebuildPace {
   #allowance = 0
   #filledAt = performance.now()
+  /** The end of the last piece of work that was done while the volume was busy, with its pause. */
+  #turn: Promise<unknown> = Promise.resolve()
 
   /** `bytesPerSecond`: 0 for no limit. `busy`: the volume is being used at this moment. */
   constructor(
@@ -19,9 +21,17 @@ export class RebuildPace {
     readonly signal: AbortSignal,
   ) {}
 
-  /** Does a piece of work that moves `bytes`. Throws the signal's reason. */
+  /** Does a piece of work that moves `bytes`, beside others unless the volume is busy: then one after the other, with pauses. Throws the signal's reason. */
   async run<T>(bytes: number, work: () => Promise<T>): Promise<T> {
     await this.#afford(bytes)
+    this.signal.throwIfAborted()
+    if (!this.busy()) return work()
+    const turn = this.#turn.then(() => this.#runSlowly(work))
+    this.#turn = turn.catch(() => undefined)
+    return turn
+  }
+
+  async #runSlowly<T>(work: () => Promise<T>): Promise<T> {
     this.signal.throwIfAborted()
     const before = performance.now()
     const result = await work()

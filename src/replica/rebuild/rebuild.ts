@@ -1,8 +1,10 @@
+import {randomBytes} from 'node:crypto'
 import {stat} from 'node:fs/promises'
 import {join} from 'node:path'
 import type {TcpAddress} from '../../lib/address.js'
 import {errnoOf, LonghornError, messageOf} from '../../lib/errors.js'
 import type {Log} from '../../lib/log.js'
+import {DIGEST_KEY_BYTES} from '../../protocol/frame.js'
 import type {DiskSteps} from '../disk-steps.js'
 import {ioFailure} from '../io-failure.js'
 import {metaFile} from '../layer-names.js'
@@ -168,13 +170,15 @@ export class Rebuild {
   }
 
   async #sync(layer: LayerDescription, {sources}: RebuildRequest, pace: RebuildPace, wanted: (region: number) => boolean, done: (region: number, copied: number) => void): Promise<void> {
-    const from = new Sources(sources, {kind: 'layer', layer: layer.file}, this.#abort.signal)
+    const digestKey = randomBytes(DIGEST_KEY_BYTES)
+    const from = new Sources(sources, {kind: 'layer', layer: layer.file, digestKey}, this.#abort.signal)
     try {
       await syncLayer({
         directory: this.directory,
         file: layer.file,
         lengthBytes: layer.lengthBytes,
         sources: from,
+        digestKey,
         pace,
         wanted,
         done: (region, bytes, copied) => {
