@@ -83,6 +83,15 @@ export class Restore {
     this.#parts = host.volume.readers.map(link => ({link, agent: new RestoreAgent(link.address, host.volume.name), info: beginning(link.address), ready: false, silentSince: undefined}))
   }
 
+  /** One of a backup that the volume holds already. */
+  static complete(host: RestoreHost, request: RestoreRequest): Restore {
+    const restore = new Restore(host, request, undefined)
+    for (const part of restore.#parts) part.info = {...part.info, state: 'complete', progress: 100}
+    restore.#info = {...restore.#info, state: 'complete', incremental: true}
+    restore.#dispose()
+    return restore
+  }
+
   get info(): RestoreInfo {
     return {...this.#info, replicas: this.#parts.map(({info}) => info)}
   }

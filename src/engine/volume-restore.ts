@@ -1,3 +1,4 @@
+import {backupUrl, parseTargetUrl} from '../backup/target-url.js'
 import {LonghornError} from '../lib/errors.js'
 import {FEATURE} from '../protocol/frame.js'
 import {Restore, type RestoreHost, type RestoreInfo, type RestoreRequest} from './restore.js'
@@ -47,6 +48,7 @@ export class VolumeRestore {
       const frontend = this.#host.frontend()
       if (frontend !== undefined) throw new LonghornError('CONFLICT', `frontend ${frontend} is up; shut it down before restoring a backup into the volume`)
       this.checkIdle('restored')
+      const wanted = urlOf(request.backup)
       const rebuilding = volume.members.find(link => link.mode !== 'RW')
       if (rebuilding !== undefined) throw new LonghornError('CONFLICT', `replica ${rebuilding.address} is being rebuilt; restore when it is done`)
       if (volume.readers.length === 0) throw new LonghornError('NO_DATA', 'the volume has no usable replica')
@@ -54,6 +56,10 @@ export class VolumeRestore {
       if (other !== undefined) throw new LonghornError('UNSUPPORTED', `replica ${other.address} is one of upstream, which this engine cannot restore into: use upstream's client (longhorn --url ENGINE backup restore)`)
       const states = await this.#states()
       const base = commonBase(states)
+      if (base?.backup === wanted && states.every(({restored}) => (restored?.begun ?? '') === '')) {
+        this.#last = Restore.complete(this.#host, request)
+        return
+      }
       if (!replace && states.every(({restored}) => restored === undefined) && states.some(({holdsData}) => holdsData)) {
         throw new LonghornError('CONFLICT', 'the volume has data, which a restore would replace: choose an empty volume, or ask for it to be replaced (--replace)')
       }
@@ -119,9 +125,17 @@ export class VolumeRestore {
     await volume.recorded()
   }
 
+  /** What each replica that can be restored to says of itself. */
   async #states(): Promise<RestoredState[]> {
     const {volume, control} = this.#host
     const links = volume.readers.filter(link => link.features.includes(FEATURE.RESTORE))
     return Promise.all(links.map(async link => ({...(await control(link).inspect()), address: link.address})))
   }
+}
+
+/** As replicas record it. Throws USAGE when it does not name a backup. */
+function urlOf(text: string): string {
+  const {target, volume, backup} = parseTargetUrl(text)
+  if (volume === undefined || backup === undefined) throw new LonghornError('USAGE', `${target}: which backup? Expected '${target}?backup=NAME&volume=VOL'`)
+  return backupUrl(target, volume, backup)
 }

@@ -80,7 +80,7 @@ export class RestoreJobs {
     // Of an engine that is gone: this one begins anew.
     if (wish.hold && this.#job !== undefined) await this.#stop('another restore was asked for')
     if (this.#job !== undefined) throw new LonghornError('BUSY', `the restore of backup ${this.#job.wish.backup} is already in progress`)
-    await this.#refuseRestored(wish)
+    if (!wish.hold) await this.#refuseRestored(wish)
     const job: Job = {wish, abort: new AbortController(), running: Promise.resolve(), owned: new Cleanup(), plan: undefined}
     this.#job = job
     this.replica.restores.running = true
