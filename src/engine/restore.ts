@@ -169,6 +169,8 @@ export class Restore {
       const status = await agent.status()
       part.silentSince = undefined
       part.ready = status.ready
+      // The replica may have found that the base is gone from the store.
+      this.#info = {...this.#info, incremental: status.incremental}
       if (status.state === 'in_progress') part.info = {...part.info, ...progressOf(status)}
       else fail(part, new LonghornError('IO', status.error === '' ? `its restore is "${status.state}"` : status.error))
     } catch (error) {
