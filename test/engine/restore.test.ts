@@ -195,7 +195,7 @@ t.test('a replica that was out comes back with all of it', async t => {
   const {source, replicas, engine} = await volumes(t, 2)
   await write(engine.volume, 0, randomBytes(MIB))
   await write(engine.volume, 10 * MIB, randomBytes(MIB))
-  engine.volume.fail(engine.volume.readers[1]!, new Error('a test'))
+  engine.volume.fail(engine.volume.readers.find(({address}) => address === replicas[1]!.address)!, new Error('a test'))
   source.volume.write(3 * MIB, randomBytes(MIB))
   t.match(await restored(engine, await source.backup('one'), true), {state: 'complete'})
   await engine.addReplica(replicas[1]!.address)
