@@ -48,7 +48,7 @@ export async function planRestore(replica: Replica, wish: RestoreWish, owned: Cl
   }
   const known = baseLayer(replica, volume, wish)
   const blocks = known && (await findBaseBlocks(store, backup, known.backup, signal))
-  const base: Base | undefined = blocks && {parent: known!.parent, blocks}
+  const base: Base | undefined = blocks && {parent: known.parent, blocks}
   const path = join(replica.directory, PARTIAL_FILE)
   const {sizeBytes} = volume
   return {

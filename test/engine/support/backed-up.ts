@@ -24,7 +24,7 @@ export class BackedUp {
   /** Backs up what is in it now. */
   async backup(backup: string, full = false): Promise<string> {
     const source = this.volume.snapshot(backup)
-    await createBackup(source, this.store, {volume: this.name, snapshot: backup, backup, concurrency: 2, full, settleMs: 10} as Parameters<typeof createBackup>[2])
+    await createBackup(source, this.store, {volume: this.name, snapshot: backup, backup, concurrency: 2, full, settleMs: 10})
     this.images.set(backup, Buffer.from(source.image))
     return this.url(backup)
   }
