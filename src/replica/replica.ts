@@ -327,6 +327,11 @@ export class Replica {
     return this.#purge?.status.state === 'in_progress'
   }
 
+  /** Resolves when no purge runs, in whatever way it ended. */
+  async purgeEnded(): Promise<void> {
+    await this.#purge?.ended()
+  }
+
   /** Ends a purge, for what is worth more. What it has not done the next one does. */
   async breakOffPurge(why: string): Promise<void> {
     if (!this.isPurging) return

@@ -4,7 +4,7 @@ import type {Log} from '../../lib/log.js'
 import {percentOf, type TransferProgress} from '../../backup/transfer-progress.js'
 import type {BackupRestoreRequest} from '../../protocol/proto/generated/sync-agent.js'
 import type {Replica} from '../replica.js'
-import {putInPlace} from './restore-commit.js'
+import {putInPlace, tidyUp} from './restore-commit.js'
 import {unwrittenLayers} from './restore-record.js'
 import {planRestore, type RestorePlan} from './restore-plan.js'
 import {toRestoreWish, type RestoreWish} from './restore-wish.js'
@@ -134,7 +134,7 @@ export class RestoreJobs {
       signal.throwIfAborted()
       job.abort.signal.throwIfAborted()
       await this.replica.restores.begin({backup: wish.recorded, layer: plan.layer})
-      this.#status = {...this.#status, layer: plan.layer, incremental: plan.parent !== ''}
+      this.#status = {...this.#status, incremental: plan.parent !== ''}
       this.log.info({backup: wish.backup, layer: plan.layer, incremental: plan.parent !== ''}, 'restore begins')
       job.plan = plan
       job.running = this.#run(job, plan)
@@ -167,9 +167,25 @@ export class RestoreJobs {
       return this.#failed(job, error)
     }
     this.log.info({backup: job.wish.backup, layer: plan.layer, incremental: plan.parent !== ''}, 'restored')
+    await this.#release(job)
+    if (!job.wish.hold) await this.#tidyUp(job, plan)
     await this.#end(job, {state: 'complete', progress: 100})
-    // What the layers from before take is given back. It is only space.
-    await this.replica.purge().catch((error: unknown) => this.log.info({reason: messageOf(error)}, 'no purge after the restore'))
+    // Space can wait.
+    if (job.wish.hold) await this.replica.purge().catch((error: unknown) => this.log.info({reason: messageOf(error)}, 'no purge after the restore'))
+  }
+
+  /** The backup is in its place, whatever comes of this. */
+  async #tidyUp({wish, abort}: Job, plan: RestorePlan): Promise<void> {
+    try {
+      const layer = await tidyUp(this.replica, plan, wish.layer, abort.signal)
+      if (layer !== wish.layer) this.log.warn({layer, wanted: wish.layer}, 'the restored layer has another name')
+    } catch (error) {
+      this.log.warn({err: error}, 'after the restore')
+    }
+  }
+
+  async #release({owned}: Job): Promise<void> {
+    await owned.close().catch((error: unknown) => this.log.warn({err: error}, 'after a restore'))
   }
 
   async #failed(job: Job, error: unknown): Promise<void> {
@@ -179,7 +195,7 @@ export class RestoreJobs {
   }
 
   async #end(job: Job, status: Partial<RestoreStatus>): Promise<void> {
-    await job.owned.close().catch((error: unknown) => this.log.warn({err: error}, 'after a restore'))
+    await this.#release(job)
     this.#status = {...this.#status, ready: false, ...status}
     this.#job = undefined
     this.replica.restores.running = false

@@ -76,6 +76,12 @@ export class RestoreKeeper {
     return this.#write({begun: undefined, restored: this.#record.begun})
   }
 
+  /** The layer of the last one has another name. */
+  renamed(layer: string): Promise<void> {
+    const {restored} = this.#record
+    return this.#write({...this.#record, restored: restored && {...restored, layer}})
+  }
+
   /** What was begun is given up; what has been fetched of it goes. */
   async giveUp(): Promise<void> {
     await this.#removePartial()
