@@ -1,6 +1,7 @@
 import {backupUrl, parseTargetUrl} from '../backup/target-url.js'
 import {LonghornError} from '../lib/errors.js'
 import {FEATURE} from '../protocol/frame.js'
+import {isUnavailable} from './replica-control.js'
 import {Restore, type RestoreHost, type RestoreInfo, type RestoreRequest} from './restore.js'
 import {RestoreAgent} from './restore-agent.js'
 import {commonBase, judge, type RestoredState} from './restored-state.js'
@@ -125,11 +126,16 @@ export class VolumeRestore {
     await volume.recorded()
   }
 
-  /** What each replica that can be restored to says of itself. */
+  /** What the replicas say of themselves. One that does not answer says nothing, unless it is the only one: it is about to be dropped. */
   async #states(): Promise<RestoredState[]> {
     const {volume, control} = this.#host
     const links = volume.readers.filter(link => link.features.includes(FEATURE.RESTORE))
-    return Promise.all(links.map(async link => ({...(await control(link).inspect()), address: link.address})))
+    const results = await Promise.allSettled(links.map(async link => ({...(await control(link).inspect()), address: link.address})))
+    const states = results.flatMap(result => (result.status === 'fulfilled' ? [result.value] : []))
+    const failed = results.flatMap(result => (result.status === 'rejected' ? [result.reason as Error] : []))
+    const reason = failed.find(error => !isUnavailable(error)) ?? (states.length === 0 ? failed[0] : undefined)
+    if (reason !== undefined) throw reason
+    return states
   }
 }
 

@@ -6,6 +6,8 @@ import type {Engine} from '../../src/engine/engine.js'
 import type {VolumeRestoreStatus} from '../../src/engine/volume-restore.js'
 import {loadBackup} from '../../src/backup/catalog.js'
 import {blockKey} from '../../src/backup/format/store-layout.js'
+import {connect} from '../../src/protocol/grpc/client.js'
+import {SyncAgentServiceDefinition} from '../../src/protocol/proto/generated/sync-agent.js'
 import {removeBackups} from '../../src/backup/remove.js'
 import {replicaImage} from '../support/replica-image.js'
 import {read, write} from '../support/request.js'
@@ -215,4 +217,26 @@ t.test('an engine that takes over asks again', async t => {
   t.match(await restored(next.engine, url), {state: 'complete', usable: true})
   await checkImages(t, replicas, source.image('one'))
   t.match(await over(engine), {state: 'error'}, 'the one before has nothing to say')
+})
+
+t.test('a backup that came to one of two replicas only', async t => {
+  const {source, replicas, engine, folder} = await volumes(t, 2)
+  source.volume.write(0, randomBytes(4 * MIB))
+  const url = await source.backup('one')
+  const {address} = replicas[0]!.server
+  const agent = connect(SyncAgentServiceDefinition, {peer: 'sync agent', address: {...address, port: address.port + 2}})
+  t.teardown(() => agent.destroy())
+  // As a client of upstream asks for it, or as an engine leaves it that is killed between the two.
+  await agent.backupRestore({backup: url, snapshotDiskName: 'volume-snap-s.img', credential: new Map(), concurrentLimit: 1, hold: false, baseBackup: '', baseLayer: ''})
+  await until(async () => !(await agent.restoreStatus()).isRestoring, 'it is over', GENEROUS_MS)
+  t.match(await engine.restore.status(), {usable: false, lastRestored: url})
+  await t.rejects(engine.startFrontend('socket'), {code: 'LH_CONFLICT', message: /holds backup .* does not/})
+  const next = await runEngine(t, engineOptions(replicas, {sizeBytes: SIZE, frontendListen: {kind: 'unix', path: join(folder, 'vol.sock')}}))
+  await until(() => next.engine.replicas.every(({mode}) => mode === 'RW'), 'they are made the same', GENEROUS_MS)
+  const [one, two] = await Promise.all(replicas.map(({directory}) => replicaImage(directory)))
+  t.ok(one!.equals(two!), 'one of them is the truth')
+  await next.engine.startFrontend('socket')
+  await next.engine.stopFrontend()
+  t.match(await restored(next.engine, url, true), {state: 'complete', usable: true})
+  await checkImages(t, replicas, source.image('one'))
 })
