@@ -126,6 +126,11 @@ export class ChangedRegions {
     this.#missed.set(name, missed)
   }
 
+  /** Nothing is known any more of what those that were dropped have missed. */
+  forgetMissed(): void {
+    this.#missed.clear()
+  }
+
   /** What a replica that was dropped has missed up to now; undefined when that is not known. It is not kept any longer. */
   take(name: string): RegionSet | undefined {
     const missed = this.#missed.get(name)

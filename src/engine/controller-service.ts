@@ -5,6 +5,7 @@ import {provide, type Service} from '../protocol/grpc/service.js'
 import {ControllerServiceDefinition, type VersionOutput, type Volume} from '../protocol/proto/generated/controller.js'
 import {maintenanceHandlers} from './controller-maintenance.js'
 import {controllerReplica, rebuildHandlers} from './controller-rebuild.js'
+import {restoreHandlers} from './controller-restore.js'
 import type {Engine} from './engine.js'
 
 /** ControllerService (reference: engine-interop 3.4) over one engine; slot-service.ts has what starts and ends it. */
@@ -13,6 +14,7 @@ export function controllerService(engine: Engine): Service {
   return provide(ControllerServiceDefinition, {
     ...maintenanceHandlers(engine, volume),
     ...rebuildHandlers(engine),
+    ...restoreHandlers(engine),
     async volumeGet() {
       return volume()
     },

@@ -15,6 +15,7 @@ import type {ReplicaLink, ReplicaMode} from './replica-link.js'
 import {Scrub} from './scrub/scrub.js'
 import {expandVolume, revertVolume, takeSnapshot, type Members} from './snapshots.js'
 import {MOST_REPLICAS, Volume} from './volume.js'
+import {VolumeRestore} from './volume-restore.js'
 import {checkRoomForSnapshot, defaultSettings, pushSettings, setSnapshotMaxCount, setSnapshotMaxSize, setUnmapMark, type VolumeSettings} from './volume-settings.js'
 
 export interface EngineOptions {
@@ -57,6 +58,7 @@ export class Engine {
   readonly volume: Volume
   readonly settings: VolumeSettings
   readonly scrub: Scrub
+  readonly restore: VolumeRestore
   readonly #options: EngineOptions
   readonly #controls = new Map<string, ReplicaControl>()
   /** Replicas that were given and could not be used. */
@@ -79,6 +81,7 @@ export class Engine {
     this.#memberLog = new MemberLog(volume, session, link => this.#control(link), options.log, choice.membership)
     volume.recordMembers = () => this.#memberLog.record()
     this.scrub = new Scrub({volume, layersOf: link => this.#control(link).frozenLayers(), log: options.log})
+    this.restore = new VolumeRestore({...this.#members(), session, inTurn: step => this.#inTurn(step), frontend: () => this.#frontend?.kind.name})
     volume.repairs.onFrozen = (link, offset, length) => this.scrub.wanted(link, offset, length)
   }
 
@@ -148,6 +151,7 @@ export class Engine {
   handOver(use: (parked: ParkedEngine) => Promise<void>): Promise<void> {
     return this.#inTurn(async () => {
       if (this.#closed !== undefined) throw new LonghornError('CONFLICT', 'the engine is shutting down')
+      this.restore.checkIdle('handed over')
       // What the next one goes on from.
       await this.volume.recorded()
       const frontend = this.#frontend && {name: this.#frontend.kind.name, server: this.#frontend.server}
@@ -220,6 +224,7 @@ export class Engine {
   async addReplica(text: string, bytesPerSecond = 0): Promise<ReplicaStatus> {
     const address = formatAddress(parseReplicaAddress(text))
     if (this.#closed !== undefined) throw new LonghornError('CONFLICT', 'the engine is shutting down')
+    this.restore.checkIdle('given another replica')
     const present = this.volume.replicas.find(link => link.address === address)
     if (present !== undefined && present.mode !== 'ERR') return this.#status(address)
     const before = this.#rebuilds.get(address)
@@ -283,6 +288,7 @@ export class Engine {
         throw new LonghornError('CONFLICT', `frontend ${this.#frontend.kind.name} is up; shut it down before starting ${name}`)
       }
       if (this.#closed !== undefined) throw new LonghornError('CONFLICT', 'the engine is shutting down')
+      await this.restore.checkUsable()
       const {volume, iscsi, log: to} = this.#options
       const server = await kind.open({volume, device: this.volume, listen, log: to, iscsi})
       this.#frontend = {kind, server}
@@ -306,6 +312,7 @@ export class Engine {
   async takeSnapshot(name: string | undefined, labels: Readonly<Record<string, string>>, {userCreated = true, freeze = false} = {}): Promise<string> {
     const request = {name: name ?? randomUUID(), labels, userCreated, created: now()}
     await this.#inTurn(async () => {
+      this.restore.checkIdle('frozen in a snapshot')
       await this.volume.recorded()
       if (userCreated) await checkRoomForSnapshot(this.#members(), this.settings)
       const frozen = freeze ? await this.#freeze() : undefined
@@ -334,6 +341,7 @@ export class Engine {
     await this.#inTurn(async () => {
       if (sizeBytes === this.volume.sizeBytes) return
       if (sizeBytes < this.volume.sizeBytes) throw new LonghornError('USAGE', `the volume has ${this.volume.sizeBytes} bytes and cannot shrink to ${sizeBytes}`)
+      this.restore.checkIdle('expanded')
       if (sizeBytes % 4096 !== 0) throw new LonghornError('USAGE', `the volume cannot become ${sizeBytes} bytes large: expected a multiple of 4096`)
       await this.volume.recorded()
       await expandVolume(this.#members(), sizeBytes, now())
@@ -350,6 +358,7 @@ export class Engine {
       if (this.#frontend !== undefined) {
         throw new LonghornError('CONFLICT', `frontend ${this.#frontend.kind.name} is up; shut it down before reverting the volume`)
       }
+      this.restore.checkIdle('reverted')
       await this.volume.recorded()
       await revertVolume(this.#members(), `volume-snap-${name}.img`, now())
     })
@@ -437,6 +446,7 @@ export class Engine {
   async #close(): Promise<void> {
     const failures: unknown[] = []
     for (const rebuild of this.#rebuilds.values()) rebuild.stop()
+    await this.restore.stop()
     await this.stopFrontend().catch((error: unknown) => failures.push(error))
     await this.scrub.close()
     await Promise.race([this.volume.drained(), delay(DRAIN_MS)])

@@ -11,6 +11,7 @@ import {
   type Replica,
   type ReplicaJoinRequest,
   type ReplicaRebuildRequest,
+  type RestoredBackup,
 } from '../protocol/proto/generated/replica.js'
 import {toMembership, type Membership} from './membership.js'
 import {SyncAgentServiceDefinition} from '../protocol/proto/generated/sync-agent.js'
@@ -30,6 +31,12 @@ export interface ReplicaFacts {
   readonly dirty: boolean
   /** Undefined when the replica does not count, and while it is closed: it reads the number when it is opened. */
   readonly revisionCounter: bigint | undefined
+  /** Backups in it; undefined when there are none. */
+  readonly restored: RestoredBackup | undefined
+  /** Frozen layers of the live chain, from the top: those above which nothing was written. While it is open. */
+  readonly unwrittenLayers: readonly string[]
+  /** Some layer holds data. While it is open. */
+  readonly holdsData: boolean
 }
 
 /** A snapshot to be taken; see ReplicaService.ReplicaSnapshot. */
@@ -238,6 +245,9 @@ export class ReplicaControl {
       membership: replica.membership && toMembership(replica.membership, `${this.#name}: membership`),
       dirty: replica.dirty,
       revisionCounter: replica.revisionCounterDisabled || replica.state === 'closed' ? undefined : replica.revisionCounter,
+      restored: replica.restored,
+      unwrittenLayers: replica.unwrittenLayers,
+      holdsData: [...replica.disks.values()].some(({size}) => size !== '' && size !== '0'),
     }
   }
 }

@@ -90,6 +90,8 @@ export async function revertVolume({volume, control, log}: Members, layer: strin
   if (rebuilding !== undefined) throw new LonghornError('CONFLICT', `replica ${rebuilding.address} is being rebuilt; revert when it is done`)
   await volume.drained()
   const results = await Promise.allSettled(links.map(link => control(link).revert(layer, created)))
+  // It is something else now, and not by writing.
+  volume.forgetMissed()
   const refused = results.flatMap(result => (result.status === 'rejected' ? [result.reason as Error] : []))
   if (refused.length === links.length) throw refused[0]!
   for (const [index, link] of links.entries()) {

@@ -132,6 +132,11 @@ export class Volume implements BlockDevice, LinkOwner {
     return this.#changed.take(name)
   }
 
+  /** The volume has become something else, otherwise than by writing: those that were dropped may differ anywhere. */
+  forgetMissed(): void {
+    this.#changed.forgetMissed()
+  }
+
   /** Forgets a replica; one that is still in use is taken out of use first. */
   removeReplica(link: ReplicaLink, reason: Error): void {
     this.fail(link, reason)

@@ -1,5 +1,6 @@
 // Changes of the layers that somebody else plans: an engine that prepares a rebuild, or upstream's sync agent. What a
 // replica of ours does by itself about removed snapshots is purge/.
+import {PARTIAL_FILE, RESTORE_FILE} from './backup/restore-record.js'
 import {join} from 'node:path'
 import {LonghornError} from '../lib/errors.js'
 import {ATOMIC_JOURNAL} from './atomic-journal.js'
@@ -96,7 +97,7 @@ export async function deleteReplicaFiles(path: string, disk: DiskSteps = realDis
 
 function isOurs(file: string): boolean {
   const layer = file.replace(/\.(meta|checksum)$/, '')
-  return isLayerName(layer) || isTemporaryName(file) || [VOLUME_META, REVISION_COUNTER, ATOMIC_JOURNAL, MEMBERSHIP_FILE].includes(file)
+  return isLayerName(layer) || isTemporaryName(file) || [VOLUME_META, REVISION_COUNTER, ATOMIC_JOURNAL, MEMBERSHIP_FILE, RESTORE_FILE, PARTIAL_FILE].includes(file)
 }
 
 function allLayers({directory: {chain, others}}: ReplicaVolume): Layer[] {

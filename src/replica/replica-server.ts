@@ -5,6 +5,7 @@ import type {Log} from '../lib/log.js'
 import {Health} from '../protocol/grpc/health.js'
 import {RpcServer} from '../protocol/grpc/server.js'
 import {BackupJobs} from './backup/backup-jobs.js'
+import {RestoreJobs} from './backup/restore-jobs.js'
 import {DataServer} from './data-server.js'
 import {Replica} from './replica.js'
 import type {ReplicaSettings} from './replica-settings.js'
@@ -79,8 +80,9 @@ async function startOn(options: ReplicaServerOptions, listen: TcpAddress): Promi
   const ports = new ReceiverPorts(listen.host, listen.port + 3, receiverPorts(options))
   const agent = undo.add(new SyncAgent({replica, target, ports, volumeName: options.volumeName, log}))
   const backups = undo.add(new BackupJobs(replica, log))
+  const restores = undo.add(new RestoreJobs(replica, log))
   if (options.syncAgent !== false) {
-    undo.add(await RpcServer.start({listen: {...listen, port: listen.port + 2}, services: [syncAgentService(replica, agent, backups)], identity, log}))
+    undo.add(await RpcServer.start({listen: {...listen, port: listen.port + 2}, services: [syncAgentService(replica, agent, backups, restores)], identity, log}))
   }
   const health = new Health()
   undo.add(await RpcServer.start({listen, services: [replicaService(replica, target), health.service], identity, log}))

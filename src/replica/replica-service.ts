@@ -2,7 +2,8 @@ import {isKind, LonghornError} from '../lib/errors.js'
 import {ALL_FEATURES, FEATURE} from '../protocol/frame.js'
 import {toSize, toText, toTime} from '../protocol/grpc/fields.js'
 import {provide, type Service} from '../protocol/grpc/service.js'
-import {ReplicaServiceDefinition, type DiskInfo, type Replica as ReplicaMessage, type ReplicaResponse, type ReplicaSnapshotRequest} from '../protocol/proto/generated/replica.js'
+import {ReplicaServiceDefinition, type DiskInfo, type Replica as ReplicaMessage, type ReplicaResponse, type ReplicaSnapshotRequest, type RestoredBackup} from '../protocol/proto/generated/replica.js'
+import {unwrittenLayers, type RestoreKeeper} from './backup/restore-record.js'
 import type {Layer, ReplicaDirectory} from './layer-chain.js'
 import {layerFileOf, snapshotFile} from './layer-names.js'
 import type {Membership, ReplicaRecord} from './membership.js'
@@ -117,7 +118,7 @@ function toLayerFile(name: string, what: string): string {
 async function describe(replica: Replica): Promise<ReplicaMessage> {
   try {
     const {state, directory, volume, record} = await replica.describe()
-    return message(state, directory, volume, record, replica.settings)
+    return {...message(state, directory, volume, record, replica.settings), restored: restoredMessage(replica.restores, directory)}
   } catch (error) {
     // A directory that cannot be read is a state as well: the engine is told which replica it cannot use.
     if (!(error instanceof LonghornError) || isKind(error, 'UNSUPPORTED')) throw error
@@ -149,8 +150,17 @@ function message(state: string, directory: ReplicaDirectory | undefined, volume:
     features: [...ALL_FEATURES],
     replicaId: record?.id ?? '',
     membership: record?.membership && toMembershipMessage(record.membership),
+    restored: undefined,
+    unwrittenLayers: [],
   }
   return directory === undefined || volume === undefined ? closed : {...closed, ...openFields(directory, volume, settings)}
+}
+
+function restoredMessage(restores: RestoreKeeper, directory: ReplicaDirectory | undefined): RestoredBackup | undefined {
+  const {begun, running} = restores
+  const restored = restores.restored(directory)
+  if (begun === undefined && restored === undefined && !running) return undefined
+  return {begun: begun?.backup ?? '', running, backup: restored?.backup ?? '', layer: restored?.layer ?? ''}
 }
 
 function toMembershipMessage({generation, members, lineage}: Membership) {
@@ -175,6 +185,7 @@ function openFields(directory: ReplicaDirectory, volume: ReplicaVolume, {snapsho
     snapshotCountUsage: count,
     snapshotSizeUsage: BigInt(sizeBytes),
     snapshotCountTotal: layers.length,
+    unwrittenLayers: unwrittenLayers(volume),
   }
 }
 

@@ -24,6 +24,7 @@ import {openJoining} from './rebuild/open-joining.js'
 import {Rebuild, type RebuildRequest, type RebuildStatus} from './rebuild/rebuild.js'
 import {RecentChange} from './rebuild/rebuild-pace.js'
 import {RecordKeeper} from './record-keeper.js'
+import {RestoreKeeper} from './backup/restore-record.js'
 import {layersToMark, ReplicaSettings} from './replica-settings.js'
 import {revertDirectory} from './revert.js'
 import {expansionSpec, type SnapshotSpec} from './snapshot.js'
@@ -71,6 +72,7 @@ export class Replica {
   readonly settings = new ReplicaSettings()
   readonly hasher: SnapshotHasher
   readonly scrubber: LayerScrubber
+  readonly restores: RestoreKeeper
   /** What is reading or replacing files of frozen layers right now; a purge would change them meanwhile. */
   readonly transfers = new Set<string>()
   readonly #data: DataServer
@@ -91,6 +93,7 @@ export class Replica {
     this.#data = data
     this.#log = log
     this.#record = new RecordKeeper(directory, log)
+    this.restores = new RestoreKeeper(directory, log)
     data.openExport = hello => this.#export(hello)
     this.hasher = new SnapshotHasher(directory, log)
     this.scrubber = new LayerScrubber(this)
@@ -109,6 +112,7 @@ export class Replica {
       if (sizeBytes !== undefined) await createReplica(directory, sizeBytes, {lock})
       const {directory: found} = await replica.describe()
       await replica.#record.load(found?.sealed ?? true)
+      await replica.restores.load(found)
       if (found !== undefined) logDirectory(found, log)
       return replica
     } catch (error) {
@@ -174,6 +178,8 @@ export class Replica {
       const joined = await joinDirectory(this.directory, request, this.#lock)
       // What it had is given up. Its record could be of a higher generation than that of those it joins.
       if (!joined.whole) await this.#record.forget()
+      // Whether a backup is in it those know that it joins.
+      await this.restores.forget()
       const rebuild = new Rebuild(this.directory, joined, realDisk, this.#log)
       const volume = await openJoining(this.directory, this.#lock, rebuild.fetchBelow)
       this.#serve({...opener, id: opener.session, volume, wasDirty: true, rebuild})
@@ -188,6 +194,11 @@ export class Replica {
       const busy = new RecentChange(() => volume.changes)
       rebuild.start(request, () => busy.seen())
     })
+  }
+
+  /** An engine's session has it open. */
+  isOpenFor(session: string): boolean {
+    return this.#session?.id === session
   }
 
   /** An engine of ours has it open: rebuilds are its business, and not a client's. */
@@ -288,6 +299,7 @@ export class Replica {
       if (this.#session !== undefined) throw new LonghornError('BUSY', `the replica in ${this.directory} is open: close it before deleting it`)
       await deleteReplicaFiles(this.directory)
       await this.#record.load(true)
+      await this.restores.load(undefined)
       this.#log.warn('deleted')
     })
   }
@@ -314,6 +326,19 @@ export class Replica {
 
   get isPurging(): boolean {
     return this.#purge?.status.state === 'in_progress'
+  }
+
+  /** Resolves when no purge runs, in whatever way it ended. */
+  async purgeEnded(): Promise<void> {
+    await this.#purge?.ended()
+  }
+
+  /** Ends a purge, for what is worth more. What it has not done the next one does. */
+  async breakOffPurge(why: string): Promise<void> {
+    if (!this.isPurging) return
+    this.#log.warn(`the purge is broken off: ${why}`)
+    this.#purge?.breakOff()
+    await this.#purge?.ended()
   }
 
   /** The volume while it is open. Throws CONFLICT. */
@@ -410,12 +435,8 @@ export class Replica {
     if (this.#session === undefined || this.#session.rebuild !== undefined) throw new LonghornError('CONFLICT', 'this replica is no source: it is closed, or being rebuilt itself')
     this.#exports += 1
     try {
-      if (this.isPurging) {
-        // Another replica is worth more than space. What the purge has not done the next one does.
-        this.#log.warn('the purge is broken off: the layers are needed to rebuild another replica')
-        this.#purge?.breakOff()
-        await this.#purge?.ended()
-      }
+      // Another replica is worth more than space.
+      await this.breakOffPurge('the layers are needed to rebuild another replica')
       // In turn: a snapshot that is taken meanwhile replaces files while the directory is being read.
       const opened = await this.#inTurn(() => openExport(this.directory, hello, this.#log))
       const close = (): void => {

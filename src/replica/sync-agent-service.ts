@@ -3,6 +3,7 @@ import {provide, type Service} from '../protocol/grpc/service.js'
 import {SyncAgentServiceDefinition} from '../protocol/proto/generated/sync-agent.js'
 import {MOST_REGIONS, REGION_BYTES} from '../protocol/scrub-units.js'
 import type {BackupJobs} from './backup/backup-jobs.js'
+import type {RestoreJobs} from './backup/restore-jobs.js'
 import {layerFileOf} from './layer-names.js'
 import type {Replica} from './replica.js'
 import {removeLooseFile, renameLooseFile} from './ssync/loose-files.js'
@@ -10,9 +11,9 @@ import type {SyncAgent} from './ssync/sync-agent.js'
 
 /**
  * SyncAgentService (reference: engine-interop 3.6) over one replica: what takes long. Upstream has a process of its own for
- * it, on the port after the data port, so clients look for it there. Restoring a backup into a replica is not there yet.
+ * it, on the port after the data port, so clients look for it there.
  */
-export function syncAgentService(replica: Replica, agent: SyncAgent, backups: BackupJobs): Service {
+export function syncAgentService(replica: Replica, agent: SyncAgent, backups: BackupJobs, restores: RestoreJobs): Service {
   const {hasher, scrubber} = replica
   return provide(SyncAgentServiceDefinition, {
     async snapshotPurge() {
@@ -118,9 +119,41 @@ export function syncAgentService(replica: Replica, agent: SyncAgent, backups: Ba
       await backups.remove(toText(backup, 'BackupRemove: backup'))
       return {}
     },
+    async backupRestore(request, {signal}) {
+      await restores.start(request, signal)
+      return {}
+    },
+    async restoreStatus() {
+      const {state, progress, error, url, backup, layer, ready, incremental, transfer} = restores.status
+      return {
+        isRestoring: restores.running,
+        lastRestored: await restores.lastRestored(),
+        progress,
+        error,
+        destFileName: layer,
+        state,
+        backupUrl: url,
+        currentRestoringBackup: restores.running ? backup : '',
+        ready,
+        incremental,
+        blocks: BigInt(transfer.blocks),
+        totalBlocks: BigInt(transfer.totalBlocks),
+        volumeBytes: BigInt(transfer.volumeBytes),
+        objectBytes: BigInt(transfer.objectBytes),
+      }
+    },
+    async backupRestoreFinish({session, layer}) {
+      await restores.finish(toText(session, 'BackupRestoreFinish: session'), toLayer(layer))
+      return {}
+    },
+    async backupRestoreCancel() {
+      await restores.cancel()
+      return {}
+    },
     async reset() {
       agent.reset()
       backups.reset()
+      restores.reset()
       return {}
     },
   })

@@ -1,6 +1,7 @@
 import t from 'tap'
 import type {Engine} from '../../src/engine/engine.js'
-import {read, write} from '../support/request.js'
+import {OP} from '../../src/protocol/block-device.js'
+import {read, submit, write} from '../support/request.js'
 import {replicaImage} from '../support/replica-image.js'
 import {shortDir} from '../support/short-dir.js'
 import {until} from '../support/until.js'
@@ -177,4 +178,20 @@ t.test('a replica of another volume', async t => {
   await rebuilt(engine, three!.address)
   await close()
   await t.rejects(runEngine(t, engineOptions([one!, two!])), {code: 'LH_CONFLICT', message: /different volumes/})
+})
+
+t.test('a volume that was reverted while a replica was away', async t => {
+  // So large that a few samples are not all of it.
+  const sizeBytes = 64 * SIZE_BYTES
+  const [one, two] = await runReplicas(t, shortDir(t), 2, sizeBytes)
+  const {engine} = await runEngine(t, engineOptions([one!, two!], {sizeBytes}))
+  await fill(engine, 0, 1, 10)
+  await engine.takeSnapshot('a', {})
+  for (const block of [5, 3000, 9000, 30_000]) await fill(engine, block, 2)
+  await submit(engine.volume, OP.FLUSH).answered
+  engine.volume.fail(engine.volume.readers.find(({address}) => address === two!.address)!, new Error('a test'))
+  await engine.revert('a')
+  await engine.addReplica(two!.address)
+  await rebuilt(engine, two!.address)
+  t.same(await numbers(two!), await numbers(one!))
 })

@@ -7,7 +7,7 @@ const GIB = 1024 ** 3
 const OURS = ['flush', 'fua', 'write-zeroes', 'block-status']
 
 function facts(rest: Partial<ReplicaFacts> = {}): ReplicaFacts {
-  return {state: 'closed', sizeBytes: GIB, sectorSize: 512, rebuilding: false, features: OURS, id: '', membership: undefined, dirty: false, revisionCounter: undefined, ...rest}
+  return {state: 'closed', sizeBytes: GIB, sectorSize: 512, rebuilding: false, features: OURS, id: '', membership: undefined, dirty: false, revisionCounter: undefined, restored: undefined, unwrittenLayers: [], holdsData: false, ...rest}
 }
 
 /** Candidates `a`, `b`, …; an error for one that could not be asked. */

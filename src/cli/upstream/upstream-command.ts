@@ -63,9 +63,18 @@ export function parseEngineUrl(url: string): TcpAddress {
   }
 }
 
+/** On one line. */
+export function goCompactJson(value: object): string {
+  return escaped(JSON.stringify(value))
+}
+
 /** Indented with tabs, with `<`, `>` and `&` escaped, as Go writes JSON. Maps must have their keys in order already; see inKeyOrder(). */
 export function goJson(value: object): string {
-  return JSON.stringify(value, undefined, '\t').replace(/[<>&\u2028\u2029]/g, character => `\\u${character.charCodeAt(0).toString(16).padStart(4, '0')}`)
+  return escaped(JSON.stringify(value, undefined, '\t'))
+}
+
+function escaped(json: string): string {
+  return json.replace(/[<>&\u2028\u2029]/g, character => `\\u${character.charCodeAt(0).toString(16).padStart(4, '0')}`)
 }
 
 /** A map as Go writes it: sorted by the bytes of its keys. */

@@ -46,6 +46,11 @@ t.test('backups: what is about a store has no --url', async t => {
   t.equal(read('--url h:1 backup create snap --dest vfs:///s'), 'upstream: upstream backup create snap --dest vfs:///s --url h:1')
   t.equal(read('--url h:1 backup status id'), 'upstream: upstream backup status id --url h:1')
   t.equal(read('backup verify vfs:///s'), 'ours: backup verify vfs:///s')
+  t.equal(read('backup restore vfs:///s?backup=b --to-file f'), 'ours: backup restore vfs:///s?backup=b --to-file f')
+  t.equal(read('backup restore-status'), 'ours: backup restore-status')
+  t.equal(read('--url h:1 backup restore vfs:///s?backup=b'), 'upstream: upstream backup restore vfs:///s?backup=b --url h:1')
+  t.equal(read('backup restore -concurrent-limit 2 vfs:///s?backup=b'), 'upstream: upstream backup restore --concurrent-limit 2 vfs:///s?backup=b')
+  t.equal(read('--url=h:1 backups restore-status'), 'upstream: upstream backup restore-status --url=h:1')
 })
 
 t.test('in full', async t => {

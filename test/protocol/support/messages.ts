@@ -6,6 +6,13 @@ export const MESSAGES: Readonly<Record<string, string>> = {
   SyncFileInfo: '1:string from_file_name 2:string to_file_name 3:int64 actual_size',
 
   VolumeHandOverRequest: '1000:string socket',
+  VolumeRestoreRequest: '1000:string backup 1001:map<string,string> credential 1002:int32 concurrent_limit 1003:bool replace',
+  VolumeRestoreStatusResponse:
+    '1000:string state 1001:string backup 1002:string error 1003:bool incremental 1004:string last_restored 1005:bool usable ' +
+    '1006:repeated ReplicaRestore replicas',
+  ReplicaRestore:
+    '1000:string address 1001:string state 1002:string error 1003:int32 progress 1004:int64 blocks 1005:int64 total_blocks ' +
+    '1006:int64 volume_bytes 1007:int64 object_bytes',
   VolumeScrubStatusResponse:
     '1000:string state 1001:int32 progress 1002:string error 1003:repeated ScrubFinding findings 1004:int64 found 1005:int64 healed ' +
     '1006:int64 layers 1007:int64 read_repairs',
@@ -72,7 +79,9 @@ export const MESSAGES: Readonly<Record<string, string>> = {
     '1:bool dirty 2:bool rebuilding 3:string head 4:string parent 5:string size 6:int64 sector_size 7:string backing_file 8:string state ' +
     '9:repeated string chain 10:map<string,DiskInfo> disks 11:int32 remain_snapshots 12:int64 revision_counter 13:int64 last_modify_time ' +
     '14:int64 head_file_size 15:bool revision_counter_disabled 16:bool unmap_mark_disk_chain_removed 17:int32 snapshot_count_usage ' +
-    '18:int64 snapshot_size_usage 19:int32 snapshot_count_total 1000:repeated string features 1001:string replica_id 1002:Membership membership',
+    '18:int64 snapshot_size_usage 19:int32 snapshot_count_total 1000:repeated string features 1001:string replica_id 1002:Membership membership ' +
+    '1003:RestoredBackup restored 1004:repeated string unwritten_layers',
+  RestoredBackup: '1000:string begun 1001:bool running 1002:string backup 1003:string layer',
   Membership: '1:int64 generation 2:repeated string members 3:repeated string lineage',
   DiskInfo:
     '1:string name 2:string parent 3:map<string,bool> children 4:bool removed 5:bool user_created 6:string created 7:string size ' +
@@ -99,14 +108,17 @@ export const MESSAGES: Readonly<Record<string, string>> = {
     '10:int32 concurrent_limit 11:string storage_class_name 12:map<string,string> parameters 1000:bool exclusive',
   BackupCreateResponse: '1:string backup 2:bool is_incremental',
   BackupRemoveRequest: '1:string backup',
-  BackupRestoreRequest: '1:string backup 2:string snapshot_disk_name 3:map<string,string> credential 4:int32 concurrent_limit',
+  BackupRestoreRequest: '1:string backup 2:string snapshot_disk_name 3:map<string,string> credential 4:int32 concurrent_limit ' +
+    '1000:bool hold 1001:string base_backup 1002:string base_layer',
+  BackupRestoreFinishRequest: '1000:string session 1001:string layer',
   BackupStatusRequest: '1:string backup',
   BackupStatusResponse:
     '1:int32 progress 2:string backup_url 3:string error 4:string snapshot_name 5:string state ' +
     '1000:int64 blocks 1001:int64 total_blocks 1002:int64 volume_bytes 1003:int64 new_bytes',
   RestoreStatusResponse:
     '1:bool is_restoring 2:string last_restored 3:int32 progress 4:string error 5:string dest_file_name 6:string state 7:string backup_url ' +
-    '8:string current_restoring_backup',
+    '8:string current_restoring_backup 1000:bool ready 1001:bool incremental 1002:int64 blocks 1003:int64 total_blocks ' +
+    '1004:int64 volume_bytes 1005:int64 object_bytes',
   SnapshotPurgeStatusResponse: '1:bool is_purging 2:string error 3:int32 progress 4:string state',
   ReplicaRebuildStatusResponse:
     '1:bool is_rebuilding 2:string error 3:int32 progress 4:string state 5:string from_replica_address ' +

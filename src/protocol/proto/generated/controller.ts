@@ -18,6 +18,49 @@ export namespace ReplicaMode {
   export type ERR = typeof ReplicaMode.ERR;
 }
 
+export interface VolumeRestoreRequest {
+  /** URL. */
+  backup: string;
+  /** Variables of the store. */
+  credential: Map<string, string>;
+  /** Blocks at once, of each replica. */
+  concurrentLimit: number;
+  /** Give up the data that the volume has. */
+  replace: boolean;
+}
+
+export interface VolumeRestoreRequest_CredentialEntry {
+  key: string;
+  value: string;
+}
+
+export interface VolumeRestoreStatusResponse {
+  /** "in_progress", "complete", "error", or empty before the first one. */
+  state: string;
+  /** URL. */
+  backup: string;
+  error: string;
+  /** Only what differs from the backup that the volume held. */
+  incremental: boolean;
+  /** URL of the last backup that is complete in the volume. */
+  lastRestored: string;
+  /** The volume is whole: a frontend may start. */
+  usable: boolean;
+  replicas: ReplicaRestore[];
+}
+
+export interface ReplicaRestore {
+  address: string;
+  state: string;
+  error: string;
+  /** Percent. */
+  progress: number;
+  blocks: bigint;
+  totalBlocks: bigint;
+  volumeBytes: bigint;
+  objectBytes: bigint;
+}
+
 export interface VolumeHandOverRequest {
   /** Path of the unix socket on which the other one waits. */
   socket: string;
@@ -227,6 +270,401 @@ export interface Metrics {
   readIOPS: bigint;
   writeIOPS: bigint;
 }
+
+function createBaseVolumeRestoreRequest(): VolumeRestoreRequest {
+  return { backup: "", credential: new Map(), concurrentLimit: 0, replace: false };
+}
+
+export const VolumeRestoreRequest: MessageFns<VolumeRestoreRequest> = {
+  encode(message: VolumeRestoreRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.backup !== "") {
+      writer.uint32(8002).string(message.backup);
+    }
+    message.credential.forEach((value, key) => {
+      VolumeRestoreRequest_CredentialEntry.encode({ key: key as any, value }, writer.uint32(8010).fork()).join();
+    });
+    if (message.concurrentLimit !== 0) {
+      writer.uint32(8016).int32(message.concurrentLimit);
+    }
+    if (message.replace !== false) {
+      writer.uint32(8024).bool(message.replace);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): VolumeRestoreRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseVolumeRestoreRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1000: {
+            if (tag !== 8002) {
+              break;
+            }
+
+            message.backup = reader.string();
+            continue;
+          }
+          case 1001: {
+            if (tag !== 8010) {
+              break;
+            }
+
+            const entry1001 = VolumeRestoreRequest_CredentialEntry.decode(reader, reader.uint32());
+            if (entry1001.value !== undefined) {
+              message.credential.set(entry1001.key, entry1001.value);
+            }
+            continue;
+          }
+          case 1002: {
+            if (tag !== 8016) {
+              break;
+            }
+
+            message.concurrentLimit = reader.int32();
+            continue;
+          }
+          case 1003: {
+            if (tag !== 8024) {
+              break;
+            }
+
+            message.replace = reader.bool();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBaseVolumeRestoreRequest_CredentialEntry(): VolumeRestoreRequest_CredentialEntry {
+  return { key: "", value: "" };
+}
+
+export const VolumeRestoreRequest_CredentialEntry: MessageFns<VolumeRestoreRequest_CredentialEntry> = {
+  encode(message: VolumeRestoreRequest_CredentialEntry, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.key !== "") {
+      writer.uint32(10).string(message.key);
+    }
+    if (message.value !== "") {
+      writer.uint32(18).string(message.value);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): VolumeRestoreRequest_CredentialEntry {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseVolumeRestoreRequest_CredentialEntry();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.key = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.value = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBaseVolumeRestoreStatusResponse(): VolumeRestoreStatusResponse {
+  return { state: "", backup: "", error: "", incremental: false, lastRestored: "", usable: false, replicas: [] };
+}
+
+export const VolumeRestoreStatusResponse: MessageFns<VolumeRestoreStatusResponse> = {
+  encode(message: VolumeRestoreStatusResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.state !== "") {
+      writer.uint32(8002).string(message.state);
+    }
+    if (message.backup !== "") {
+      writer.uint32(8010).string(message.backup);
+    }
+    if (message.error !== "") {
+      writer.uint32(8018).string(message.error);
+    }
+    if (message.incremental !== false) {
+      writer.uint32(8024).bool(message.incremental);
+    }
+    if (message.lastRestored !== "") {
+      writer.uint32(8034).string(message.lastRestored);
+    }
+    if (message.usable !== false) {
+      writer.uint32(8040).bool(message.usable);
+    }
+    for (const v of message.replicas) {
+      ReplicaRestore.encode(v!, writer.uint32(8050).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): VolumeRestoreStatusResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseVolumeRestoreStatusResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1000: {
+            if (tag !== 8002) {
+              break;
+            }
+
+            message.state = reader.string();
+            continue;
+          }
+          case 1001: {
+            if (tag !== 8010) {
+              break;
+            }
+
+            message.backup = reader.string();
+            continue;
+          }
+          case 1002: {
+            if (tag !== 8018) {
+              break;
+            }
+
+            message.error = reader.string();
+            continue;
+          }
+          case 1003: {
+            if (tag !== 8024) {
+              break;
+            }
+
+            message.incremental = reader.bool();
+            continue;
+          }
+          case 1004: {
+            if (tag !== 8034) {
+              break;
+            }
+
+            message.lastRestored = reader.string();
+            continue;
+          }
+          case 1005: {
+            if (tag !== 8040) {
+              break;
+            }
+
+            message.usable = reader.bool();
+            continue;
+          }
+          case 1006: {
+            if (tag !== 8050) {
+              break;
+            }
+
+            message.replicas.push(ReplicaRestore.decode(reader, reader.uint32()));
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBaseReplicaRestore(): ReplicaRestore {
+  return {
+    address: "",
+    state: "",
+    error: "",
+    progress: 0,
+    blocks: 0n,
+    totalBlocks: 0n,
+    volumeBytes: 0n,
+    objectBytes: 0n,
+  };
+}
+
+export const ReplicaRestore: MessageFns<ReplicaRestore> = {
+  encode(message: ReplicaRestore, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.address !== "") {
+      writer.uint32(8002).string(message.address);
+    }
+    if (message.state !== "") {
+      writer.uint32(8010).string(message.state);
+    }
+    if (message.error !== "") {
+      writer.uint32(8018).string(message.error);
+    }
+    if (message.progress !== 0) {
+      writer.uint32(8024).int32(message.progress);
+    }
+    if (message.blocks !== 0n) {
+      if (BigInt.asIntN(64, message.blocks) !== message.blocks) {
+        throw new globalThis.Error("value provided for field message.blocks of type int64 too large");
+      }
+      writer.uint32(8032).int64(message.blocks);
+    }
+    if (message.totalBlocks !== 0n) {
+      if (BigInt.asIntN(64, message.totalBlocks) !== message.totalBlocks) {
+        throw new globalThis.Error("value provided for field message.totalBlocks of type int64 too large");
+      }
+      writer.uint32(8040).int64(message.totalBlocks);
+    }
+    if (message.volumeBytes !== 0n) {
+      if (BigInt.asIntN(64, message.volumeBytes) !== message.volumeBytes) {
+        throw new globalThis.Error("value provided for field message.volumeBytes of type int64 too large");
+      }
+      writer.uint32(8048).int64(message.volumeBytes);
+    }
+    if (message.objectBytes !== 0n) {
+      if (BigInt.asIntN(64, message.objectBytes) !== message.objectBytes) {
+        throw new globalThis.Error("value provided for field message.objectBytes of type int64 too large");
+      }
+      writer.uint32(8056).int64(message.objectBytes);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ReplicaRestore {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseReplicaRestore();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1000: {
+            if (tag !== 8002) {
+              break;
+            }
+
+            message.address = reader.string();
+            continue;
+          }
+          case 1001: {
+            if (tag !== 8010) {
+              break;
+            }
+
+            message.state = reader.string();
+            continue;
+          }
+          case 1002: {
+            if (tag !== 8018) {
+              break;
+            }
+
+            message.error = reader.string();
+            continue;
+          }
+          case 1003: {
+            if (tag !== 8024) {
+              break;
+            }
+
+            message.progress = reader.int32();
+            continue;
+          }
+          case 1004: {
+            if (tag !== 8032) {
+              break;
+            }
+
+            message.blocks = reader.int64() as bigint;
+            continue;
+          }
+          case 1005: {
+            if (tag !== 8040) {
+              break;
+            }
+
+            message.totalBlocks = reader.int64() as bigint;
+            continue;
+          }
+          case 1006: {
+            if (tag !== 8048) {
+              break;
+            }
+
+            message.volumeBytes = reader.int64() as bigint;
+            continue;
+          }
+          case 1007: {
+            if (tag !== 8056) {
+              break;
+            }
+
+            message.objectBytes = reader.int64() as bigint;
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
 
 function createBaseVolumeHandOverRequest(): VolumeHandOverRequest {
   return { socket: "" };
@@ -2771,6 +3209,32 @@ export const ControllerServiceDefinition = {
     },
     volumeScrubCancel: {
       name: "VolumeScrubCancel",
+      requestType: Empty as typeof Empty,
+      requestStream: false,
+      responseType: Empty as typeof Empty,
+      responseStream: false,
+      options: {},
+    },
+    /** Ours: begins to restore a backup into the volume, on all replicas. Answers when all have begun; it goes on when the client goes away. */
+    volumeRestore: {
+      name: "VolumeRestore",
+      requestType: VolumeRestoreRequest as typeof VolumeRestoreRequest,
+      requestStream: false,
+      responseType: Empty as typeof Empty,
+      responseStream: false,
+      options: {},
+    },
+    volumeRestoreStatus: {
+      name: "VolumeRestoreStatus",
+      requestType: Empty as typeof Empty,
+      requestStream: false,
+      responseType: VolumeRestoreStatusResponse as typeof VolumeRestoreStatusResponse,
+      responseStream: false,
+      options: {},
+    },
+    /** Ours: ends a restore and forgets one that was not finished: the volume is what it was before. */
+    volumeRestoreCancel: {
+      name: "VolumeRestoreCancel",
       requestType: Empty as typeof Empty,
       requestStream: false,
       responseType: Empty as typeof Empty,

@@ -51,12 +51,30 @@ export interface Replica {
   /** Of this copy; empty before it was opened for the first time. */
   replicaId: string;
   /** Absent when no engine of ours has recorded any. */
-  membership: Membership | undefined;
+  membership:
+    | Membership
+    | undefined;
+  /** Absent while no backup was restored or is being restored. */
+  restored:
+    | RestoredBackup
+    | undefined;
+  /** Of the frozen layers of the live chain, from the top: those above which nothing was written, while it is open. */
+  unwrittenLayers: string[];
 }
 
 export interface Replica_DisksEntry {
   key: string;
   value: DiskInfo | undefined;
+}
+
+/** What a replica knows of backups in it. */
+export interface RestoredBackup {
+  /** URL of one that was begun and is not in its place; empty when there is none. */
+  begun: string;
+  running: boolean;
+  /** URL of the last one that is complete, and the layer that it came in; empty when that layer is not there any more. */
+  backup: string;
+  layer: string;
 }
 
 /** Who had every write that was acknowledged when it was recorded. */
@@ -312,6 +330,8 @@ function createBaseReplica(): Replica {
     features: [],
     replicaId: "",
     membership: undefined,
+    restored: undefined,
+    unwrittenLayers: [],
   };
 }
 
@@ -397,6 +417,12 @@ export const Replica: MessageFns<Replica> = {
     }
     if (message.membership !== undefined) {
       Membership.encode(message.membership, writer.uint32(8018).fork()).join();
+    }
+    if (message.restored !== undefined) {
+      RestoredBackup.encode(message.restored, writer.uint32(8026).fork()).join();
+    }
+    for (const v of message.unwrittenLayers) {
+      writer.uint32(8034).string(v!);
     }
     return writer;
   },
@@ -593,6 +619,22 @@ export const Replica: MessageFns<Replica> = {
             message.membership = Membership.decode(reader, reader.uint32());
             continue;
           }
+          case 1003: {
+            if (tag !== 8026) {
+              break;
+            }
+
+            message.restored = RestoredBackup.decode(reader, reader.uint32());
+            continue;
+          }
+          case 1004: {
+            if (tag !== 8034) {
+              break;
+            }
+
+            message.unwrittenLayers.push(reader.string());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -648,6 +690,85 @@ export const Replica_DisksEntry: MessageFns<Replica_DisksEntry> = {
             }
 
             message.value = DiskInfo.decode(reader, reader.uint32());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBaseRestoredBackup(): RestoredBackup {
+  return { begun: "", running: false, backup: "", layer: "" };
+}
+
+export const RestoredBackup: MessageFns<RestoredBackup> = {
+  encode(message: RestoredBackup, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.begun !== "") {
+      writer.uint32(8002).string(message.begun);
+    }
+    if (message.running !== false) {
+      writer.uint32(8008).bool(message.running);
+    }
+    if (message.backup !== "") {
+      writer.uint32(8018).string(message.backup);
+    }
+    if (message.layer !== "") {
+      writer.uint32(8026).string(message.layer);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): RestoredBackup {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseRestoredBackup();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1000: {
+            if (tag !== 8002) {
+              break;
+            }
+
+            message.begun = reader.string();
+            continue;
+          }
+          case 1001: {
+            if (tag !== 8008) {
+              break;
+            }
+
+            message.running = reader.bool();
+            continue;
+          }
+          case 1002: {
+            if (tag !== 8018) {
+              break;
+            }
+
+            message.backup = reader.string();
+            continue;
+          }
+          case 1003: {
+            if (tag !== 8026) {
+              break;
+            }
+
+            message.layer = reader.string();
             continue;
           }
         }

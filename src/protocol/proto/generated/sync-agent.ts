@@ -205,11 +205,22 @@ export interface BackupRestoreRequest {
   snapshotDiskName: string;
   credential: Map<string, string>;
   concurrentLimit: number;
+  /** Ours: fetch it, and wait for BackupRestoreFinish; one that waits already is given up. The layer is then snapshot_disk_name exactly. */
+  hold: boolean;
+  /** Ours, with hold: the backup (URL) that the volume holds, and the layer that holds it. Without, all of the backup is fetched. */
+  baseBackup: string;
+  baseLayer: string;
 }
 
 export interface BackupRestoreRequest_CredentialEntry {
   key: string;
   value: string;
+}
+
+export interface BackupRestoreFinishRequest {
+  /** Of the engine that has the replica open. */
+  session: string;
+  layer: string;
 }
 
 export interface BackupStatusRequest {
@@ -238,6 +249,15 @@ export interface RestoreStatusResponse {
   state: string;
   backupUrl: string;
   currentRestoringBackup: string;
+  /** Ours: everything is fetched, and waits for BackupRestoreFinish. */
+  ready: boolean;
+  /** Ours: only what differs from the last restored backup is fetched. */
+  incremental: boolean;
+  /** Ours: blocks that are done and that there are to do, bytes of the volume, bytes of objects that were read. */
+  blocks: bigint;
+  totalBlocks: bigint;
+  volumeBytes: bigint;
+  objectBytes: bigint;
 }
 
 export interface SnapshotPurgeStatusResponse {
@@ -2186,7 +2206,15 @@ export const BackupRemoveRequest: MessageFns<BackupRemoveRequest> = {
 };
 
 function createBaseBackupRestoreRequest(): BackupRestoreRequest {
-  return { backup: "", snapshotDiskName: "", credential: new Map(), concurrentLimit: 0 };
+  return {
+    backup: "",
+    snapshotDiskName: "",
+    credential: new Map(),
+    concurrentLimit: 0,
+    hold: false,
+    baseBackup: "",
+    baseLayer: "",
+  };
 }
 
 export const BackupRestoreRequest: MessageFns<BackupRestoreRequest> = {
@@ -2202,6 +2230,15 @@ export const BackupRestoreRequest: MessageFns<BackupRestoreRequest> = {
     });
     if (message.concurrentLimit !== 0) {
       writer.uint32(32).int32(message.concurrentLimit);
+    }
+    if (message.hold !== false) {
+      writer.uint32(8000).bool(message.hold);
+    }
+    if (message.baseBackup !== "") {
+      writer.uint32(8010).string(message.baseBackup);
+    }
+    if (message.baseLayer !== "") {
+      writer.uint32(8018).string(message.baseLayer);
     }
     return writer;
   },
@@ -2252,6 +2289,30 @@ export const BackupRestoreRequest: MessageFns<BackupRestoreRequest> = {
             }
 
             message.concurrentLimit = reader.int32();
+            continue;
+          }
+          case 1000: {
+            if (tag !== 8000) {
+              break;
+            }
+
+            message.hold = reader.bool();
+            continue;
+          }
+          case 1001: {
+            if (tag !== 8010) {
+              break;
+            }
+
+            message.baseBackup = reader.string();
+            continue;
+          }
+          case 1002: {
+            if (tag !== 8018) {
+              break;
+            }
+
+            message.baseLayer = reader.string();
             continue;
           }
         }
@@ -2309,6 +2370,63 @@ export const BackupRestoreRequest_CredentialEntry: MessageFns<BackupRestoreReque
             }
 
             message.value = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBaseBackupRestoreFinishRequest(): BackupRestoreFinishRequest {
+  return { session: "", layer: "" };
+}
+
+export const BackupRestoreFinishRequest: MessageFns<BackupRestoreFinishRequest> = {
+  encode(message: BackupRestoreFinishRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.session !== "") {
+      writer.uint32(8002).string(message.session);
+    }
+    if (message.layer !== "") {
+      writer.uint32(8010).string(message.layer);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): BackupRestoreFinishRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseBackupRestoreFinishRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1000: {
+            if (tag !== 8002) {
+              break;
+            }
+
+            message.session = reader.string();
+            continue;
+          }
+          case 1001: {
+            if (tag !== 8010) {
+              break;
+            }
+
+            message.layer = reader.string();
             continue;
           }
         }
@@ -2536,6 +2654,12 @@ function createBaseRestoreStatusResponse(): RestoreStatusResponse {
     state: "",
     backupUrl: "",
     currentRestoringBackup: "",
+    ready: false,
+    incremental: false,
+    blocks: 0n,
+    totalBlocks: 0n,
+    volumeBytes: 0n,
+    objectBytes: 0n,
   };
 }
 
@@ -2564,6 +2688,36 @@ export const RestoreStatusResponse: MessageFns<RestoreStatusResponse> = {
     }
     if (message.currentRestoringBackup !== "") {
       writer.uint32(66).string(message.currentRestoringBackup);
+    }
+    if (message.ready !== false) {
+      writer.uint32(8000).bool(message.ready);
+    }
+    if (message.incremental !== false) {
+      writer.uint32(8008).bool(message.incremental);
+    }
+    if (message.blocks !== 0n) {
+      if (BigInt.asIntN(64, message.blocks) !== message.blocks) {
+        throw new globalThis.Error("value provided for field message.blocks of type int64 too large");
+      }
+      writer.uint32(8016).int64(message.blocks);
+    }
+    if (message.totalBlocks !== 0n) {
+      if (BigInt.asIntN(64, message.totalBlocks) !== message.totalBlocks) {
+        throw new globalThis.Error("value provided for field message.totalBlocks of type int64 too large");
+      }
+      writer.uint32(8024).int64(message.totalBlocks);
+    }
+    if (message.volumeBytes !== 0n) {
+      if (BigInt.asIntN(64, message.volumeBytes) !== message.volumeBytes) {
+        throw new globalThis.Error("value provided for field message.volumeBytes of type int64 too large");
+      }
+      writer.uint32(8032).int64(message.volumeBytes);
+    }
+    if (message.objectBytes !== 0n) {
+      if (BigInt.asIntN(64, message.objectBytes) !== message.objectBytes) {
+        throw new globalThis.Error("value provided for field message.objectBytes of type int64 too large");
+      }
+      writer.uint32(8040).int64(message.objectBytes);
     }
     return writer;
   },
@@ -2643,6 +2797,54 @@ export const RestoreStatusResponse: MessageFns<RestoreStatusResponse> = {
             }
 
             message.currentRestoringBackup = reader.string();
+            continue;
+          }
+          case 1000: {
+            if (tag !== 8000) {
+              break;
+            }
+
+            message.ready = reader.bool();
+            continue;
+          }
+          case 1001: {
+            if (tag !== 8008) {
+              break;
+            }
+
+            message.incremental = reader.bool();
+            continue;
+          }
+          case 1002: {
+            if (tag !== 8016) {
+              break;
+            }
+
+            message.blocks = reader.int64() as bigint;
+            continue;
+          }
+          case 1003: {
+            if (tag !== 8024) {
+              break;
+            }
+
+            message.totalBlocks = reader.int64() as bigint;
+            continue;
+          }
+          case 1004: {
+            if (tag !== 8032) {
+              break;
+            }
+
+            message.volumeBytes = reader.int64() as bigint;
+            continue;
+          }
+          case 1005: {
+            if (tag !== 8040) {
+              break;
+            }
+
+            message.objectBytes = reader.int64() as bigint;
             continue;
           }
         }
@@ -3135,6 +3337,24 @@ export const SyncAgentServiceDefinition = {
       requestType: Empty as typeof Empty,
       requestStream: false,
       responseType: RestoreStatusResponse as typeof RestoreStatusResponse,
+      responseStream: false,
+      options: {},
+    },
+    /** Ours (feature restore): puts what was restored with `hold` in its place. Answers when it is there, durably. */
+    backupRestoreFinish: {
+      name: "BackupRestoreFinish",
+      requestType: BackupRestoreFinishRequest as typeof BackupRestoreFinishRequest,
+      requestStream: false,
+      responseType: Empty as typeof Empty,
+      responseStream: false,
+      options: {},
+    },
+    /** Ours: ends a restore, and forgets one that was not finished: the volume is what it was before. */
+    backupRestoreCancel: {
+      name: "BackupRestoreCancel",
+      requestType: Empty as typeof Empty,
+      requestStream: false,
+      responseType: Empty as typeof Empty,
       responseStream: false,
       options: {},
     },

@@ -1,0 +1,157 @@
+import {constants} from 'node:fs'
+import {open, type FileHandle} from 'node:fs/promises'
+import {blockSum} from '../../backup/format/store-layout.js'
+import type {Range} from '../../backup/block-source.js'
+import type {RestoreTarget} from '../../backup/restore-blocks.js'
+import {punchHole} from '../../lib/sys/fallocate.js'
+import {ioFailure} from '../io-failure.js'
+import {openVolumeView, type VolumeView} from '../open-replica.js'
+import {BLOCK_BYTES} from '../sector-map.js'
+
+/** Cleared in pieces of this size where it has to be looked at what is there. */
+const PIECE_BYTES = 2 * 1024 ** 2
+const zeroes = Buffer.alloc(PIECE_BYTES)
+
+/** The file that a backup is restored to, before it becomes a layer. */
+export interface RestoreImage extends RestoreTarget {
+  /** Resolves when all of it survives a power cut. */
+  sync(): Promise<void>
+  close(): Promise<void>
+}
+
+/**
+ * A whole image: what is zero is a hole. What an earlier attempt has left in the file is used, as far as its content is right.
+ */
+export class FullImage implements RestoreImage {
+  private constructor(
+    readonly path: string,
+    readonly file: FileHandle,
+    /** Something may be in it. */
+    readonly used: boolean,
+  ) {}
+
+  static async open(path: string, sizeBytes: number): Promise<FullImage> {
+    return disk(`opening ${path}`, async () => {
+      const file = await open(path, constants.O_RDWR | constants.O_CREAT, 0o644)
+      try {
+        const {blocks} = await file.stat()
+        await file.truncate(sizeBytes)
+        return new FullImage(path, file, blocks > 0)
+      } catch (error) {
+        await file.close()
+        throw error
+      }
+    })
+  }
+
+  async has(offset: number, length: number, sum: string): Promise<boolean> {
+    if (!this.used) return false
+    const block = Buffer.alloc(length)
+    await disk(`reading ${this.path}`, () => this.file.read(block, 0, length, offset))
+    return (await blockSum(block)) === sum
+  }
+
+  write(block: Buffer, offset: number): Promise<void> {
+    return disk(`writing ${block.length} bytes at ${offset} to ${this.path}`, async () => {
+      if (this.used) await punchHole(this.file.fd, offset, block.length)
+      await writeRuns(this.file, block, offset, (from, to) => !isZero(block, from, to))
+    })
+  }
+
+  async clear({offset, length}: Range): Promise<void> {
+    if (this.used) await disk(`clearing ${length} bytes at ${offset} of ${this.path}`, () => punchHole(this.file.fd, offset, length))
+  }
+
+  sync(): Promise<void> {
+    return disk(`syncing ${this.path}`, () => this.file.sync())
+  }
+
+  close(): Promise<void> {
+    return this.file.close()
+  }
+}
+
+/** What differs from a layer: blocks of 4096 bytes with another content, also such that become zeros, which hide what is below. */
+export class DeltaImage implements RestoreImage {
+  private constructor(
+    readonly path: string,
+    readonly file: FileHandle,
+    readonly below: VolumeView,
+  ) {}
+
+  /** `parent`: the layer (a file name) that the image is to stand on. It must not be purged meanwhile. */
+  static async open(path: string, sizeBytes: number, directory: string, parent: string): Promise<DeltaImage> {
+    const below = await openVolumeView(directory, parent)
+    try {
+      return await disk(`opening ${path}`, async () => {
+        // What an earlier attempt left may be of something else, and tells nothing.
+        const file = await open(path, constants.O_RDWR | constants.O_CREAT | constants.O_TRUNC, 0o644)
+        await file.truncate(sizeBytes)
+        return new DeltaImage(path, file, below)
+      })
+    } catch (error) {
+      await below.close()
+      throw error
+    }
+  }
+
+  async has(): Promise<boolean> {
+    return false
+  }
+
+  async write(block: Buffer, offset: number): Promise<void> {
+    const before = Buffer.alloc(block.length)
+    // A layer from before an expansion is smaller: past its end there are zeros.
+    const length = Math.max(0, Math.min(block.length, this.below.sizeBytes - offset))
+    if (length > 0) await this.below.reader.read(before, 0, length, offset)
+    await disk(`writing ${block.length} bytes at ${offset} to ${this.path}`, () =>
+      writeRuns(this.file, block, offset, (from, to) => block.compare(before, from, to, from, to) !== 0),
+    )
+  }
+
+  async clear({offset, length}: Range): Promise<void> {
+    const end = Math.min(offset + length, this.below.sizeBytes)
+    for (let at = offset; at < end; at += PIECE_BYTES) await this.write(zeroes.subarray(0, Math.min(PIECE_BYTES, end - at)), at)
+  }
+
+  sync(): Promise<void> {
+    return disk(`syncing ${this.path}`, () => this.file.sync())
+  }
+
+  async close(): Promise<void> {
+    try {
+      await this.below.close()
+    } finally {
+      await this.file.close()
+    }
+  }
+}
+
+/** Writes the parts of a block, in units of 4096 bytes, that are wanted. */
+async function writeRuns(file: FileHandle, block: Buffer, offset: number, wanted: (from: number, to: number) => boolean): Promise<void> {
+  let from = -1
+  for (let at = 0; at <= block.length; at += BLOCK_BYTES) {
+    const is = at < block.length && wanted(at, Math.min(at + BLOCK_BYTES, block.length))
+    if (is && from === -1) from = at
+    if (is || from === -1) continue
+    await writeAll(file, block.subarray(from, at), offset + from)
+    from = -1
+  }
+  if (from !== -1) await writeAll(file, block.subarray(from), offset + from)
+}
+
+async function writeAll(file: FileHandle, data: Buffer, offset: number): Promise<void> {
+  for (let done = 0; done < data.length; ) done += (await file.write(data, done, data.length - done, offset + done)).bytesWritten
+}
+
+function isZero(block: Buffer, from: number, to: number): boolean {
+  return block.compare(zeroes, 0, to - from, from, to) === 0
+}
+
+async function disk<T>(doing: string, work: () => Promise<T>): Promise<T> {
+  try {
+    return await work()
+  } catch (error) {
+    throw ioFailure(doing, error)
+  }
+}
