@@ -98,7 +98,7 @@ export class StoreLock implements AsyncDisposable {
     return (await this.#read(signal)).own.modifiedMs
   }
 
-  /** Gives it back. Safe twice. */
+  /** Gives it back. Safe twice. A store that cannot do that now is no failure of what was done under the lock, nor hides one: the lock counts for 150 s more. */
   close(): Promise<void> {
     return (this.#closed ??= this.#giveBack())
   }
@@ -114,7 +114,7 @@ export class StoreLock implements AsyncDisposable {
   async #giveBack(): Promise<void> {
     clearInterval(this.#timer)
     await this.#refreshing
-    await this.store.remove(this.#key)
+    await this.store.remove(this.#key).catch(() => undefined)
   }
 
   #refresh(): void {
