@@ -1,6 +1,6 @@
 import {Flags} from '@oclif/core'
 import type {BackupStore} from '../backup/store/backup-store.js'
-import {parseTargetUrl, type TargetUrl} from '../backup/target-url.js'
+import {parseTargetUrl, selecting, type TargetUrl} from '../backup/target-url.js'
 import type {TransferProgress} from '../backup/transfer-progress.js'
 import {LonghornError} from '../lib/errors.js'
 import {formatSize} from '../lib/sizes.js'
@@ -17,8 +17,8 @@ export type Selected = 'backup' | 'volume' | 'store'
 /** Opens the store of a URL; credentials come from the environment. Throws USAGE when the URL selects less than is needed. */
 export async function withStore<T>(text: string, needed: Selected, use: (store: BackupStore, url: TargetUrl & {volume: string; backup: string}) => Promise<T>): Promise<T> {
   const url = parseTargetUrl(text)
-  if (needed !== 'store' && url.volume === undefined) throw new LonghornError('USAGE', `${url.target}: which volume? Expected '${url.target}?volume=VOL'`)
-  if (needed === 'backup' && url.backup === undefined) throw new LonghornError('USAGE', `${url.target}: which backup? Expected '${url.target}?backup=NAME&volume=VOL'`)
+  if (needed !== 'store' && url.volume === undefined) throw new LonghornError('USAGE', `${url.target}: which volume? Expected '${selecting(url.target, {volume: 'VOL'})}'`)
+  if (needed === 'backup' && url.backup === undefined) throw new LonghornError('USAGE', `${url.target}: which backup? Expected '${selecting(url.target, {backup: 'NAME', volume: 'VOL'})}'`)
   const {openStore} = await import('../backup/store/open-store.js')
   await using store = await openStore(url, {env: process.env})
   return await use(store, {...url, volume: url.volume ?? '', backup: url.backup ?? ''})

@@ -23,7 +23,7 @@ export interface Folder {
  * UNREACHABLE, TIMEOUT, USAGE for refused credentials). Deleting depends on that.
  */
 export interface BackupStore extends AsyncDisposable {
-  /** As it is printed and reported: without secrets, without selectors. */
+  /** As it is printed and reported: with the options of its driver, without secrets and selectors. */
   readonly url: string
   /** All objects below a folder (`…/`), at any depth, in no particular order. A folder that is not there is empty. */
   list(folder: string, signal?: AbortSignal): AsyncIterable<StoredObject>

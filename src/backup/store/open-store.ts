@@ -18,6 +18,16 @@ const DRIVERS: Readonly<Record<string, Opener>> = {
     if (path === '/') throw new LonghornError('USAGE', `${url.target}: a vfs target needs a path: vfs:///path`)
     return new VfsStore(path.replace(/\/$/, ''), url.target)
   },
+  async nfs(url, {env}) {
+    const {nfsClient, nfsTarget} = await import('./nfs-options.js')
+    if (nfsClient(url, env) === 'kernel') {
+      const {mountNfs} = await import('./nfs-mount.js')
+      return new VfsStore(await mountNfs(url), url.target)
+    }
+    const target = nfsTarget(url)
+    const {NfsStore} = await import('./nfs.js')
+    return NfsStore.open(url.target, target)
+  },
   async s3(url, {env}) {
     // The SDK takes a while to load, and most commands do without it.
     const {S3Store} = await import('./s3.js')
