@@ -24,10 +24,21 @@ export async function withStore<T>(text: string, needed: Selected, use: (store: 
   return await use(store, {...url, volume: url.volume ?? '', backup: url.backup ?? ''})
 }
 
-/** What a replica that is to reach a store is told: upstream's variables, as far as they are set here. */
-export function storeCredentials(): Map<string, string> {
-  const names = ['AWS_ACCESS_KEY_ID', 'AWS_SECRET_ACCESS_KEY', 'AWS_SESSION_TOKEN', 'AWS_ENDPOINTS', 'AWS_CERT', 'AWS_REGION', 'VIRTUAL_HOSTED_STYLE']
-  return new Map(names.flatMap(name => (process.env[name] === undefined ? [] : [[name, process.env[name]]])))
+/** What a replica that is to reach a store is told: upstream's variables, as far as they are set here, and the keys of backups themselves, as files of this host are not the replica's. USAGE for keys that are none. */
+export async function storeCredentials(): Promise<Map<string, string>> {
+  const {backupKeyText, KEY_VARIABLE} = await import('../backup/encryption/backup-keys.js')
+  const keys = await backupKeyText(process.env)
+  const names = ['AWS_ACCESS_KEY_ID', 'AWS_SECRET_ACCESS_KEY', 'AWS_SESSION_TOKEN', 'AWS_ENDPOINTS', 'AWS_CERT', 'AWS_REGION', 'VIRTUAL_HOSTED_STYLE', 'LONGHORN_NFS_CLIENT']
+  const found = new Map<string, string>(names.flatMap(name => (process.env[name] === undefined ? [] : [[name, process.env[name]]])))
+  return keys === undefined ? found : found.set(KEY_VARIABLE, keys)
+}
+
+/** How blocks are to be stored: with the key of this environment in it where there is one, so that a replica that does not know encryption refuses and does not store them in clear. USAGE for keys that are none. */
+export async function blockFormFor(compression: string): Promise<string> {
+  const {loadBackupKeys} = await import('../backup/encryption/backup-keys.js')
+  const {formatBlockForm, parseBlockForm} = await import('../backup/format/block-form.js')
+  const keys = await loadBackupKeys(process.env)
+  return keys === undefined ? compression : formatBlockForm({...parseBlockForm(compression, '--compression'), keyId: keys.current.id})
 }
 
 /** Shows how far something is: percent, rate and the time that is left. Undefined where nothing is to be shown. */

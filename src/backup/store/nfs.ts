@@ -2,6 +2,7 @@ import {randomBytes} from 'node:crypto'
 import {posix} from 'node:path'
 import {LonghornError} from '../../lib/errors.js'
 import {NfsError, type NfsSession, type NfsTarget} from '../../lib/nfs/nfs-session.js'
+import type {BackupKeys} from '../encryption/backup-keys.js'
 import {cannotFind, checkFolder, checkKey, tooLarge, type BackupStore, type Folder, type StoredObject} from './backup-store.js'
 import {NfsSessions} from './nfs-sessions.js'
 
@@ -15,6 +16,7 @@ const LISTINGS = 8
  * of directories are durable when the server answers.
  */
 export class NfsStore implements BackupStore {
+  keys: BackupKeys | undefined
   readonly #sessions: NfsSessions
   /** Directories that are known to be there. */
   readonly #directories = new Map<string, Promise<void>>()

@@ -3,7 +3,7 @@ import {lookup} from 'node:dns/promises'
 import {constants as fileConstants} from 'node:fs'
 import {constants, hostname} from 'node:os'
 import koffi, {type node} from 'koffi'
-import {errnoOf, LonghornError, messageOf} from '../errors.js'
+import {asError, errnoOf, LonghornError, messageOf} from '../errors.js'
 import {controlEpoll, createEpoll, EPOLLIN, EPOLLOUT} from '../net/epoll.js'
 import {closeFd} from '../net/socket-calls.js'
 import {bufferAddress} from '../sys/buffer-address.js'
@@ -66,7 +66,7 @@ export class NfsSession {
   readonly #calls = new Map<number, Call>()
   #sweep: NodeJS.Timeout | undefined
   #serving = false
-  #failure: {readonly error: unknown} | undefined
+  #failure: Error | undefined
   #destroyed = false
 
   private constructor(
@@ -109,13 +109,13 @@ export class NfsSession {
 
   /** Ends the connection now; what is under way fails with `reason`. Safe twice, the first reason counts. */
   destroy(reason: unknown): void {
-    this.#failure ??= {error: reason}
+    this.#failure ??= asError(reason)
     clearInterval(this.#sweep)
     const calls = [...this.#calls]
     this.#calls.clear()
     for (const [token, call] of calls) {
       forgetAnswer(token)
-      call.fail(this.#failure.error)
+      call.fail(this.#failure)
     }
     // Not under libnfs's feet.
     if (!this.#serving) this.#release()
@@ -262,20 +262,20 @@ export class NfsSession {
 
   /** Makes one call. `take` looks at its result at once: what `data` points at does not stay. */
   #call<T>(doing: string, begin: (token: number) => number, take: (status: number, data: number) => T): Promise<T> {
-    if (this.#failure !== undefined) return Promise.reject(this.#failure.error)
+    if (this.#failure !== undefined) return Promise.reject(this.#failure)
     return new Promise((resolve, reject) => {
       const token = onAnswer((status, data) => {
         this.#calls.delete(token)
         if (CONNECTION_LOST.has(status)) {
           this.#lose(doing)
-          return reject(this.#failure!.error)
+          return reject(this.#failure!)
         }
         if (status < 0) return reject(this.#refusal(doing, status))
         try {
           resolve(take(status, data))
         } catch (error) {
           // Nothing may be thrown into libnfs.
-          reject(error)
+          reject(asError(error))
         }
       })
       this.#calls.set(token, {startedMs: performance.now(), fail: reject})
