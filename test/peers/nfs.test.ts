@@ -14,6 +14,11 @@ import {verifyBackups} from '../../src/backup/verify.js'
 import {MemoryVolume} from '../backup/memory-volume.js'
 import {storeContract} from '../backup/store/store-contract.js'
 import {mountSmall} from '../replica/support/small-file-system.js'
+import {longhorn} from '../cli/run-program.js'
+import {startEngine, startReplica} from '../support/daemons.js'
+import {FramePeer} from '../support/frames.js'
+import {shortDir} from '../support/short-dir.js'
+import {dial} from '../support/sockets.js'
 import {Ganesha, ganeshaMissing} from './support/ganesha.js'
 
 const MIB = 2 ** 20
@@ -61,6 +66,30 @@ t.test('a real NFS server', {skip}, async t => {
     await restoreToFile(store, file, {...options, backup: 'b3'})
     t.ok(volume.image.equals(readFileSync(file)))
     t.same(leftovers(exported), [])
+  })
+
+  await t.test('a volume, through its replica, encrypted', async t => {
+    const folder = shortDir(t)
+    const sizeBytes = 8 * MIB
+    const replica = await startReplica(t, join(folder, 'one'), sizeBytes)
+    const socket = join(folder, 'vol.sock')
+    const engine = await startEngine(t, {sizeBytes, replicas: [replica.address], socket})
+    const env = {LONGHORN_ENGINE: engine.address, LONGHORN_BACKUP_KEY: randomBytes(32).toString('base64')}
+    const data = randomBytes(100 * 1024)
+    const peer = new FramePeer(await dial({kind: 'unix', path: socket}))
+    t.teardown(() => peer.socket.destroy())
+    peer.send({type: 1, offset: 4096n, size: data.length, payload: data})
+    t.equal((await peer.next()).type, 2)
+    const {name: volume} = JSON.parse((await longhorn(['volume', 'info', '--json'], env)).stdout) as {name: string}
+    mkdirSync(join(exported, 'of-replica'))
+    const made = await longhorn(['backup', 'create', volume, '--dest', server.url('/of-replica'), '--json', '--quiet'], env)
+    t.match(made, {exitCode: 0, stderr: ''})
+    const {url} = JSON.parse(made.stdout) as {url: string}
+    t.match(url, new RegExp(`^nfs://127\\.0\\.0\\.1:/export/of-replica\\?backup=.*&nfsOptions=port=${server.port}&volume=${volume}$`))
+    const image = join(folder, 'restored.img')
+    t.match(await longhorn(['backup', 'restore', url, '--to-file', image], env), {exitCode: 0})
+    t.ok(readFileSync(image).subarray(4096, 4096 + data.length).equals(data))
+    t.match(await longhorn(['backup', 'restore', url, '--to-file', `${image}.2`]), {exitCode: 2, stderr: /is encrypted/})
   })
 
   await t.test('what it does not have', async t => {

@@ -9,6 +9,7 @@ const IDLE_MS = 10_000
 /** How long a server that is gone is tried again, and one that still waits for clients of before its restart (RFC 7530, 9.6.2: as long as its leases, mostly 90 s). */
 const LOST_FOR_MS = 30_000
 const GRACE_FOR_MS = 150_000
+const RACED_FOR_MS = 3000
 const FIRST_WAIT_MS = 250
 const LONGEST_WAIT_MS = 4000
 /** What an aborted operation is given to end by itself and clean up. */
@@ -18,6 +19,9 @@ const ABORT_GRACE_MS = 3000
 const LATER = new Set(['GRACE', 'DELAY', 'JUKEBOX', 'RESOURCE', 'LOCKED', 'SHARE_DENIED'])
 /** The server does not know the session or its files any more: another session may do. */
 const FORGOTTEN = new Set(['STALE_CLIENTID', 'EXPIRED', 'STALE_STATEID', 'BAD_STATEID', 'OLD_STATEID', 'BAD_SEQID', 'LEASE_MOVED', 'ADMIN_REVOKED', 'CLID_INUSE', 'BADSESSION'])
+
+/** Something on the way to a file was removed or replaced while the server looked for it. When it stays so, the export itself is gone. */
+const RACED = new Set(['STALE', 'FHEXPIRED'])
 
 type Use<T> = (session: NfsSession) => Promise<T>
 
@@ -137,13 +141,16 @@ export class NfsSessions {
 
 /** For how long a failure is worth another try, in milliseconds. */
 function patience(error: unknown): number {
-  if (error instanceof NfsError) return LATER.has(error.status) ? GRACE_FOR_MS : FORGOTTEN.has(error.status) ? LOST_FOR_MS : 0
+  if (error instanceof NfsError) {
+    const {status} = error
+    return LATER.has(status) ? GRACE_FOR_MS : FORGOTTEN.has(status) ? LOST_FOR_MS : RACED.has(status) ? RACED_FOR_MS : 0
+  }
   // A server that did not answer had its time already.
   return isKind(error, 'UNREACHABLE') ? LOST_FOR_MS : 0
 }
 
 function told(error: unknown, url: string): unknown {
-  if (error instanceof NfsError && patience(error) > 0) {
+  if (error instanceof NfsError && (LATER.has(error.status) || FORGOTTEN.has(error.status))) {
     return new LonghornError('UNREACHABLE', `backup store ${url}: ${error.message}, and did so for too long: it was restarted, or is overloaded; try again`, {status: error.status}, {cause: error})
   }
   return error

@@ -148,7 +148,7 @@ export class NfsStore implements BackupStore {
         return
       } catch (error) {
         // Whoever removes the last object of a directory removes it as well.
-        if (!isStatus(error, 'NOENT') || attempt === ATTEMPTS) throw error
+        if (!(isStatus(error, 'NOENT') || isStatus(error, 'STALE')) || attempt === ATTEMPTS) throw error
         for (let path = posix.dirname(temporary); path !== '/'; path = posix.dirname(path)) this.#directories.delete(path)
       }
     }

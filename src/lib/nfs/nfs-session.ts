@@ -15,6 +15,7 @@ const PIECE_BYTES = 512 * 1024
 const MAX_PIECES = 128
 const WINDOW_BYTES = 2 * 1024 ** 2
 const SWEEP_MS = 500
+const MOUNTING = 'mounting the export'
 
 const {O_EXCL, O_WRONLY} = fileConstants
 
@@ -93,7 +94,7 @@ export class NfsSession {
     const session = new NfsSession(library, context, target)
     try {
       session.#configure()
-      await session.#call('mounting the export', token => library.mount(context, address, target.path, library.callback, token), () => undefined)
+      await session.#call(MOUNTING, token => library.mount(context, address, target.path, library.callback, token), () => undefined)
     } catch (error) {
       session.destroy(error)
       if (!(error instanceof NfsError)) throw error
@@ -297,8 +298,9 @@ export class NfsSession {
   }
 
   #lose(doing: string): void {
-    const text = this.#library.getError(this.#context) ?? 'the connection ended'
-    this.destroy(new LonghornError('UNREACHABLE', `NFS server ${this.target.host}: the connection was lost while ${doing}: ${text}`))
+    const text = this.#library.getError(this.#context) || 'the connection ended'
+    const what = doing === MOUNTING ? 'cannot be reached' : `was lost while ${doing}`
+    this.destroy(new LonghornError('UNREACHABLE', `NFS server ${this.target.host} ${what}: ${text}`))
   }
 
   /** Has libnfs send and receive what can be. Callbacks come in here. */

@@ -1,7 +1,7 @@
 import {spawn, type ChildProcess} from 'node:child_process'
 import {existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync} from 'node:fs'
 import {createConnection, createServer, type AddressInfo} from 'node:net'
-import {tmpdir} from 'node:os'
+import {networkInterfaces, tmpdir} from 'node:os'
 import {join} from 'node:path'
 import type {Test} from 'tap'
 import {loadLibnfs} from '../../../src/lib/nfs/libnfs.js'
@@ -15,6 +15,9 @@ const LEASE_S = 20
 /** Why the tests with an NFS server cannot run here, else false. */
 export async function ganeshaMissing(): Promise<string | false> {
   if (process.getuid?.() !== 0) return 'not root: nfs-ganesha needs it to open files by their handles'
+  const interfaces = Object.values(networkInterfaces()).flat()
+  // It looks its own address up with AI_ADDRCONFIG, which knows no loopback.
+  if (!interfaces.some(one => one?.internal === false)) return 'no network but loopback: nfs-ganesha finds no address then'
   const absent = await missing('ganesha.nfsd')
   if (absent !== false) return absent
   if (!PLUGINS.some(path => existsSync(join(path, 'libfsalvfs.so')))) return 'not installed: nfs-ganesha-vfs'
