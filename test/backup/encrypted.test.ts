@@ -1,6 +1,7 @@
 import {randomBytes} from 'node:crypto'
-import {readFileSync, readdirSync} from 'node:fs'
+import {cpSync, readFileSync, readdirSync} from 'node:fs'
 import {join} from 'node:path'
+import {fileURLToPath} from 'node:url'
 import t, {type Test} from 'tap'
 import {describeBackup, loadBackup, loadVolume, openBackup} from '../../src/backup/catalog.js'
 import {copyBackup} from '../../src/backup/copy.js'
@@ -19,6 +20,7 @@ import {MemoryVolume} from './memory-volume.js'
 const BLOCK = 2 * 1024 ** 2
 const settleMs = 10
 const base = {volume: 'vol', concurrency: 3, settleMs}
+const FIXTURE = fileURLToPath(new URL('../../../test/fixtures/backup/encrypted-store/store', import.meta.url))
 const [A, B] = [BackupKey.from(Buffer.alloc(32, 'A')), BackupKey.from(Buffer.alloc(32, 'B'))]
 
 /** The same directory, opened with these keys. */
@@ -162,4 +164,18 @@ t.test('copies stay what they are', async t => {
   const [block] = await listed(openAt(root), blocksFolder('vol'))
   await openAt(root).put(block!.key, randomBytes(block!.sizeBytes))
   await t.rejects(copyBackup(openAt(root), openAt(join(t.testdirName, 'fourth')), {...base, backup: 'b1'}), {code: 'LH_CORRUPT', message: /no encrypted block/})
+})
+
+t.test('what the first version wrote is read', async t => {
+  const root = join(t.testdir(), 'store')
+  cpSync(FIXTURE, root, {recursive: true})
+  const store = openAt(root, BackupKey.from(Buffer.from(Array.from({length: 32}, (_, index) => index))))
+  for (const volume of ['enc-lz4', 'enc-gzip']) {
+    const image = Buffer.alloc(8 * 2 ** 20)
+    image.write('kept since the first version, '.repeat(1000) + volume, 3 * 2 ** 20)
+    image.fill('x', 7 * 2 ** 20, 7 * 2 ** 20 + 4096)
+    const file = join(t.testdirName, volume)
+    await restoreToFile(store, file, {...base, volume, backup: 'b1'})
+    t.ok(image.equals(readFileSync(file)), volume)
+  }
 })

@@ -98,6 +98,7 @@ export class NfsSession {
     } catch (error) {
       session.destroy(error)
       if (!(error instanceof NfsError)) throw error
+      if (error.status === 'MINOR_VERS_MISMATCH') throw new LonghornError('UNSUPPORTED', `NFS server ${target.host} does not speak version 4.0, and nothing newer can be spoken without a mount: add nfsClient=kernel to the URL`, {}, {cause: error})
       throw new LonghornError('USAGE', `NFS server ${target.host} does not give ${target.path} to this client: ${error.message}`, {status: error.status}, {cause: error})
     }
     return session
@@ -327,19 +328,27 @@ export class NfsSession {
     const fd = this.#library.getFd(this.#context)
     const wanted = this.#library.whichEvents(this.#context)
     const events = (wanted & POLLIN ? EPOLLIN : 0) | (wanted & POLLOUT ? EPOLLOUT : 0)
-    if (fd < 0) return
     try {
-      controlEpoll(this.#epoll, 'modify', fd, events)
+      if (fd >= 0) this.#watchFor(fd, events)
     } catch (error) {
-      // A new one, perhaps under the old number.
-      if (errnoOf(error) !== 'ENOENT') throw error
-      controlEpoll(this.#epoll, 'add', fd, events)
+      // Without being told of answers there is no session, and this may be the process of a replica, which has other things to do.
+      return this.destroy(new LonghornError('IO', `the connection to the NFS server ${this.target.host} cannot be watched: ${messageOf(error)}`, {}, {cause: error}))
     }
     if (this.#calls.size === 0) {
       // An idle session keeps no process alive.
       this.#watch.unref()
       clearInterval(this.#sweep)
       this.#sweep = undefined
+    }
+  }
+
+  #watchFor(fd: number, events: number): void {
+    try {
+      controlEpoll(this.#epoll, 'modify', fd, events)
+    } catch (error) {
+      // A new one, perhaps under the old number.
+      if (errnoOf(error) !== 'ENOENT') throw error
+      controlEpoll(this.#epoll, 'add', fd, events)
     }
   }
 
