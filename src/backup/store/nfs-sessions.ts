@@ -85,7 +85,7 @@ export class NfsSessions {
   }
 
   async #once<T>(use: Use<T>, signal: AbortSignal | undefined): Promise<T> {
-    const session = this.#takeIdle() ?? (await NfsSession.mount(this.target))
+    const session = this.#takeIdle() ?? (await NfsSession.mount(this.target, signal))
     if (this.#closed) session.destroy(new LonghornError('INTERRUPTED', `backup store ${this.url} was closed`))
     this.#active.add(session)
     let late: NodeJS.Timeout | undefined

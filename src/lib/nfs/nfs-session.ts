@@ -84,7 +84,7 @@ export class NfsSession {
   }
 
   /** Connects and mounts. UNREACHABLE, TIMEOUT; USAGE when the server refuses the export; UNSUPPORTED without libnfs. */
-  static async mount(target: NfsTarget): Promise<NfsSession> {
+  static async mount(target: NfsTarget, signal?: AbortSignal): Promise<NfsSession> {
     const library = loadLibnfs()
     const {address} = await lookup(target.host).catch((error: unknown) => {
       throw new LonghornError('UNREACHABLE', `NFS server ${target.host} cannot be found: ${messageOf(error)}`, {}, {cause: error})
@@ -92,7 +92,10 @@ export class NfsSession {
     const context = library.init()
     if (context === 0) throw new LonghornError('IO', 'libnfs could not be started: out of memory')
     const session = new NfsSession(library, context, target)
+    const onAbort = (): void => session.destroy(signal?.reason)
+    signal?.addEventListener('abort', onAbort, {once: true})
     try {
+      signal?.throwIfAborted()
       session.#configure()
       await session.#call(MOUNTING, token => library.mount(context, address, target.path, library.callback, token), () => undefined)
     } catch (error) {
@@ -100,6 +103,8 @@ export class NfsSession {
       if (!(error instanceof NfsError)) throw error
       if (error.status === 'MINOR_VERS_MISMATCH') throw new LonghornError('UNSUPPORTED', `NFS server ${target.host} does not speak version 4.0, and nothing newer can be spoken without a mount: add nfsClient=kernel to the URL`, {}, {cause: error})
       throw new LonghornError('USAGE', `NFS server ${target.host} does not give ${target.path} to this client: ${error.message}`, {status: error.status}, {cause: error})
+    } finally {
+      signal?.removeEventListener('abort', onAbort)
     }
     return session
   }
