@@ -1,4 +1,5 @@
 import {Flags} from '@oclif/core'
+import {backupKeyText, KEY_VARIABLE, loadBackupKeys} from '../backup/encryption/backup-keys.js'
 import type {BackupStore} from '../backup/store/backup-store.js'
 import {parseTargetUrl, selecting, type TargetUrl} from '../backup/target-url.js'
 import type {TransferProgress} from '../backup/transfer-progress.js'
@@ -25,9 +26,8 @@ export async function withStore<T>(text: string, needed: Selected, use: (store: 
 }
 
 /** What a replica that is to reach a store is told: upstream's variables, as far as they are set here, and the keys of backups themselves, as files of this host are not the replica's. USAGE for keys that are none. */
-export async function storeCredentials(): Promise<Map<string, string>> {
-  const {backupKeyText, KEY_VARIABLE} = await import('../backup/encryption/backup-keys.js')
-  const keys = await backupKeyText(process.env)
+export function storeCredentials(): Map<string, string> {
+  const keys = backupKeyText(process.env)
   const names = ['AWS_ACCESS_KEY_ID', 'AWS_SECRET_ACCESS_KEY', 'AWS_SESSION_TOKEN', 'AWS_ENDPOINTS', 'AWS_CERT', 'AWS_REGION', 'VIRTUAL_HOSTED_STYLE', 'LONGHORN_NFS_CLIENT']
   const found = new Map<string, string>(names.flatMap(name => (process.env[name] === undefined ? [] : [[name, process.env[name]]])))
   return keys === undefined ? found : found.set(KEY_VARIABLE, keys)
@@ -35,10 +35,10 @@ export async function storeCredentials(): Promise<Map<string, string>> {
 
 /** How blocks are to be stored: with the key of this environment in it where there is one, so that a replica that does not know encryption refuses and does not store them in clear. USAGE for keys that are none. */
 export async function blockFormFor(compression: string): Promise<string> {
-  const {loadBackupKeys} = await import('../backup/encryption/backup-keys.js')
+  const keyId = loadBackupKeys(process.env)?.current.id
+  if (keyId === undefined) return compression
   const {formatBlockForm, parseBlockForm} = await import('../backup/format/block-form.js')
-  const keys = await loadBackupKeys(process.env)
-  return keys === undefined ? compression : formatBlockForm({...parseBlockForm(compression, '--compression'), keyId: keys.current.id})
+  return formatBlockForm({...parseBlockForm(compression, 'the compression method'), keyId})
 }
 
 /** Shows how far something is: percent, rate and the time that is left. Undefined where nothing is to be shown. */

@@ -89,7 +89,7 @@ async function toRequest({volume, target, backup, labels, compression, blockByte
     backupTarget: target,
     volumeName: volume,
     labels: [...labels, [MADE_BY, 'true'] as const].map(([key, value]) => `${key}=${value}`),
-    credential: await storeCredentials(),
+    credential: storeCredentials(),
     backingImageName: '',
     backingImageChecksum: '',
     backupName: backup ?? '',

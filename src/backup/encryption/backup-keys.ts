@@ -1,5 +1,5 @@
 import {createSecretKey, hkdfSync, type KeyObject} from 'node:crypto'
-import {readdir, readFile, stat} from 'node:fs/promises'
+import {readdirSync, readFileSync, statSync} from 'node:fs'
 import {join} from 'node:path'
 import {errnoOf, LonghornError} from '../../lib/errors.js'
 import {VolumeCipher} from './volume-cipher.js'
@@ -72,14 +72,14 @@ export class BackupKeys {
 type Env = Readonly<Record<string, string | undefined>>
 
 /** The keys of an environment; undefined when there are none, and backups are not encrypted. Throws USAGE, which never repeats anything of a key. */
-export async function loadBackupKeys(env: Env): Promise<BackupKeys | undefined> {
-  const found = await findKeyTexts(env)
+export function loadBackupKeys(env: Env): BackupKeys | undefined {
+  const found = findKeyTexts(env)
   return found.length === 0 ? undefined : parseKeys(found)
 }
 
 /** The same as one text, for somebody else's LONGHORN_BACKUP_KEY; undefined when there are none. */
-export async function backupKeyText(env: Env): Promise<string | undefined> {
-  const found = await findKeyTexts(env)
+export function backupKeyText(env: Env): string | undefined {
+  const found = findKeyTexts(env)
   if (found.length === 0) return undefined
   // Checked here, where the files are.
   parseKeys(found)
@@ -92,13 +92,13 @@ interface KeyText {
   readonly text: string
 }
 
-async function findKeyTexts(env: Env): Promise<KeyText[]> {
+function findKeyTexts(env: Env): KeyText[] {
   const text = env[KEY_VARIABLE] ?? ''
   if (text.trim() !== '') return [{where: KEY_VARIABLE, text}]
   const path = env[KEY_FILE_VARIABLE] ?? ''
   if (path === '') return []
   try {
-    return (await stat(path)).isDirectory() ? await readFolder(path) : [await readKeyFile(path)]
+    return statSync(path).isDirectory() ? readFolder(path) : [readKeyFile(path)]
   } catch (error) {
     if (error instanceof LonghornError) throw error
     throw new LonghornError('USAGE', `${KEY_FILE_VARIABLE}: the key file ${path} cannot be read (${errnoOf(error) ?? 'unknown error'})`, {}, {cause: error})
@@ -106,20 +106,20 @@ async function findKeyTexts(env: Env): Promise<KeyText[]> {
 }
 
 /** A file for each key, as a Kubernetes secret is mounted. */
-async function readFolder(path: string): Promise<KeyText[]> {
-  const names = (await readdir(path)).filter(name => !name.startsWith('.')).sort()
+function readFolder(path: string): KeyText[] {
+  const names = readdirSync(path).filter(name => !name.startsWith('.')).sort()
   if (names.length === 0) throw new LonghornError('USAGE', `${KEY_FILE_VARIABLE}: there is no key in the folder ${path}`)
   if (names.length > 1 && !names.includes(CURRENT)) {
     throw new LonghornError('USAGE', `${KEY_FILE_VARIABLE}: ${path} has several keys (${names.join(', ')}): call the one to write with "${CURRENT}"`)
   }
   const ordered = names.includes(CURRENT) ? [CURRENT, ...names.filter(name => name !== CURRENT)] : names
-  return Promise.all(ordered.map(name => readKeyFile(join(path, name))))
+  return ordered.map(name => readKeyFile(join(path, name)))
 }
 
-async function readKeyFile(path: string): Promise<KeyText> {
-  const {size} = await stat(path)
+function readKeyFile(path: string): KeyText {
+  const {size} = statSync(path)
   if (size > MAX_FILE_BYTES) throw new LonghornError('USAGE', `${KEY_FILE_VARIABLE}: ${path} has ${size} bytes: that is no file of keys`)
-  return {where: path, text: await readFile(path, 'latin1')}
+  return {where: path, text: readFileSync(path, 'latin1')}
 }
 
 function parseKeys(texts: readonly KeyText[]): BackupKeys {

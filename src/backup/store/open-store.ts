@@ -43,7 +43,7 @@ export async function openStore(url: TargetUrl, options: StoreOptions): Promise<
     throw new LonghornError('UNSUPPORTED', `driver ${url.scheme} is not supported: the backup target must begin with one of ${Object.keys(DRIVERS).map(name => `${name}://`).join(', ')}`)
   }
   // First, as a key that cannot be read is no reason to talk to a server.
-  const keys = await loadBackupKeys(options.env)
+  const keys = loadBackupKeys(options.env)
   const store = await driver(url, options)
   store.keys = keys
   return store

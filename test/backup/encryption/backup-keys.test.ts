@@ -8,13 +8,13 @@ const ONE = Buffer.from(Array.from({length: 32}, (_, index) => index))
 const TWO = Buffer.alloc(32, 7)
 
 t.test('no key at all', async t => {
-  t.equal(await loadBackupKeys({}), undefined)
-  t.equal(await loadBackupKeys({LONGHORN_BACKUP_KEY: ' \n', LONGHORN_BACKUP_KEY_FILE: ''}), undefined)
-  t.equal(await backupKeyText({}), undefined)
+  t.equal(loadBackupKeys({}), undefined)
+  t.equal(loadBackupKeys({LONGHORN_BACKUP_KEY: ' \n', LONGHORN_BACKUP_KEY_FILE: ''}), undefined)
+  t.equal(backupKeyText({}), undefined)
 })
 
 t.test('keys in the environment: the first one writes', async t => {
-  const keys = await loadBackupKeys({LONGHORN_BACKUP_KEY: `# of this year\n${ONE.toString('base64')}\n\n${TWO.toString('hex')}\n${ONE.toString('base64url')}`, LONGHORN_BACKUP_KEY_FILE: '/nowhere'})
+  const keys = loadBackupKeys({LONGHORN_BACKUP_KEY: `# of this year\n${ONE.toString('base64')}\n\n${TWO.toString('hex')}\n${ONE.toString('base64url')}`, LONGHORN_BACKUP_KEY_FILE: '/nowhere'})
   t.equal(keys?.current.id, '16a5c6d078b16202', 'computed by other means: HKDF-SHA-512 of the key')
   t.equal(keys?.ids.length, 2)
   t.equal(keys?.find(keys.ids[1]!)?.id, keys?.ids[1])
@@ -23,42 +23,42 @@ t.test('keys in the environment: the first one writes', async t => {
 
 t.test('keys in files', async t => {
   const folder = t.testdir({file: `${ONE.toString('base64')}\n`, secret: {'..data': 'not a key', a: TWO.toString('hex')}})
-  const load = async (path: string) => (await loadBackupKeys({LONGHORN_BACKUP_KEY_FILE: join(folder, path)}))!.ids
-  const [one] = await load('file')
-  const [two] = await load('secret')
+  const load = (path: string) => loadBackupKeys({LONGHORN_BACKUP_KEY_FILE: join(folder, path)})!.ids
+  const [one] = load('file')
+  const [two] = load('secret')
   t.equal(one, '16a5c6d078b16202')
   writeFileSync(join(folder, 'secret/b'), ONE.toString('base64'))
-  await t.rejects(load('secret'), {code: 'LH_USAGE', message: /several keys \(a, b\).*"current"/})
+  t.throws(() => load('secret'), {code: 'LH_USAGE', message: /several keys \(a, b\).*"current"/})
   writeFileSync(join(folder, 'secret/current'), ONE.toString('base64'))
-  t.same(await load('secret'), [one, two])
-  const text = await backupKeyText({LONGHORN_BACKUP_KEY_FILE: join(folder, 'secret')})
-  t.same((await loadBackupKeys({LONGHORN_BACKUP_KEY: text}))!.ids, [one, two], 'what a replica is told')
+  t.same(load('secret'), [one, two])
+  const text = backupKeyText({LONGHORN_BACKUP_KEY_FILE: join(folder, 'secret')})
+  t.same(loadBackupKeys({LONGHORN_BACKUP_KEY: text})!.ids, [one, two], 'what a replica is told')
 })
 
 t.test('what is no key is refused, and not repeated', async t => {
   const folder = t.testdir({empty: '# nothing', huge: 'x'.repeat(70_000)})
   mkdirSync(join(folder, 'none'))
   const secret = 'sEcretsEcretsEcret'
-  const refuse = async (pattern: RegExp, env: Record<string, string>): Promise<void> => {
+  const refuse = (pattern: RegExp, env: Record<string, string>): void => {
     try {
-      await loadBackupKeys(env)
+      loadBackupKeys(env)
       t.fail(`accepted: ${pattern}`)
     } catch (error) {
       t.match(error, {code: 'LH_USAGE', message: pattern})
       t.notMatch(inspect(error, {depth: 9}), /sEcret/)
     }
   }
-  await refuse(/LONGHORN_BACKUP_KEY, line 2: a key has 32 bytes.*this one has 13/, {LONGHORN_BACKUP_KEY: `${ONE.toString('hex')}\n${secret}`})
-  await refuse(/something else/, {LONGHORN_BACKUP_KEY: `${secret}!!`})
-  for (const bytes of [16, 31, 33, 64]) await refuse(new RegExp(`this one has ${bytes}`), {LONGHORN_BACKUP_KEY: Buffer.alloc(bytes, 1).toString('base64')})
-  await refuse(/no-such cannot be read \(ENOENT\)/, {LONGHORN_BACKUP_KEY_FILE: join(folder, 'no-such')})
-  await refuse(/there is no key in it/, {LONGHORN_BACKUP_KEY_FILE: join(folder, 'empty')})
-  await refuse(/no file of keys/, {LONGHORN_BACKUP_KEY_FILE: join(folder, 'huge')})
-  await refuse(/no key in the folder/, {LONGHORN_BACKUP_KEY_FILE: join(folder, 'none')})
+  refuse(/LONGHORN_BACKUP_KEY, line 2: a key has 32 bytes.*this one has 13/, {LONGHORN_BACKUP_KEY: `${ONE.toString('hex')}\n${secret}`})
+  refuse(/something else/, {LONGHORN_BACKUP_KEY: `${secret}!!`})
+  for (const bytes of [16, 31, 33, 64]) refuse(new RegExp(`this one has ${bytes}`), {LONGHORN_BACKUP_KEY: Buffer.alloc(bytes, 1).toString('base64')})
+  refuse(/no-such cannot be read \(ENOENT\)/, {LONGHORN_BACKUP_KEY_FILE: join(folder, 'no-such')})
+  refuse(/there is no key in it/, {LONGHORN_BACKUP_KEY_FILE: join(folder, 'empty')})
+  refuse(/no file of keys/, {LONGHORN_BACKUP_KEY_FILE: join(folder, 'huge')})
+  refuse(/no key in the folder/, {LONGHORN_BACKUP_KEY_FILE: join(folder, 'none')})
 })
 
 t.test('a key does not show itself', async t => {
-  const keys = await loadBackupKeys({LONGHORN_BACKUP_KEY: ONE.toString('hex')})
+  const keys = loadBackupKeys({LONGHORN_BACKUP_KEY: ONE.toString('hex')})
   for (const text of [inspect(keys, {depth: 9, showHidden: true}), JSON.stringify(keys)]) {
     t.notMatch(text, /00010203|00 01 02 03|AAECAw/)
   }

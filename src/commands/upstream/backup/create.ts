@@ -37,7 +37,7 @@ export default class UpstreamBackupCreate extends UpstreamCommand {
       backupTarget: flags.dest,
       volumeName: name,
       labels: flags.label,
-      credential: await storeCredentials(),
+      credential: storeCredentials(),
       backingImageName: flags['backing-image-name'],
       backingImageChecksum: flags['backing-image-checksum'],
       backupName: flags['backup-name'],
