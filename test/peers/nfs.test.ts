@@ -139,8 +139,8 @@ t.test('a real NFS server', {skip}, async t => {
     const volume = new MemoryVolume(32 * MIB)
     volume.write(0, randomBytes(16 * MIB))
     const source = volume.snapshot('s1')
-    source.beforeRead = offset => {
-      if (offset === 8 * MIB) server.suspend()
+    source.beforeRead = async offset => {
+      if (offset === 8 * MIB) await server.suspend()
     }
     let reads = 0
     let waiting = true
@@ -168,7 +168,7 @@ t.test('a real NFS server', {skip}, async t => {
   await t.test('nobody has to wait for a server that stands still', async t => {
     const store = await open(t, server, exported)
     await store.put('backupstore/x', Buffer.from('x'))
-    server.suspend()
+    await server.suspend()
     try {
       for (const what of ['over the connection that there is', 'over a new one']) {
         const stop = new AbortController()

@@ -1,5 +1,5 @@
 import {LonghornError} from '../../lib/errors.js'
-import type {NfsTarget} from '../../lib/nfs/nfs-session.js'
+import type {NfsTarget} from '../../lib/nfs/nfs-connection.js'
 import type {TargetUrl} from '../target-url.js'
 
 /** Who speaks NFS: this program, or the kernel after a mount. */

@@ -1,6 +1,7 @@
 import {setTimeout as delay} from 'node:timers/promises'
 import {isKind, LonghornError} from '../../lib/errors.js'
-import {NfsError, NfsSession, type NfsTarget} from '../../lib/nfs/nfs-session.js'
+import {NfsError, type NfsTarget} from '../../lib/nfs/nfs-connection.js'
+import {NfsSession} from '../../lib/nfs/nfs-session.js'
 
 /** Connections at once; what is asked beyond that waits. */
 const SESSIONS = 8

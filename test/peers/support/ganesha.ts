@@ -1,5 +1,5 @@
 import {spawn, type ChildProcess} from 'node:child_process'
-import {existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync} from 'node:fs'
+import {existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync} from 'node:fs'
 import {createConnection, createServer, type AddressInfo} from 'node:net'
 import {networkInterfaces, tmpdir} from 'node:os'
 import {join} from 'node:path'
@@ -74,8 +74,11 @@ export class Ganesha {
   }
 
   /** Lets it stand still: it is there and answers nothing. */
-  suspend(): void {
+  async suspend(): Promise<void> {
     this.#child?.kill('SIGSTOP')
+    const tasks = `/proc/${this.#child?.pid}/task`
+    // A signal stops one thread after the other.
+    await until(() => readdirSync(tasks).every(task => isStopped(join(tasks, task, 'stat'))), 'nfs-ganesha stands still', 30_000)
   }
 
   resume(): void {
@@ -97,6 +100,16 @@ function configuration(port: number, exported: string, folder: string): string {
     NFSV4 { Graceless = true; Lease_Lifetime = ${LEASE_S}; RecoveryBackend = fs; RecoveryRoot = "${folder}/recovery"; }
     EXPORT { Export_Id = 1; Path = "${exported}"; Pseudo = /export; Access_Type = RW; Squash = None; SecType = sys; Protocols = 4; Transports = TCP; FSAL { Name = VFS; } }
   `
+}
+
+function isStopped(stat: string): boolean {
+  try {
+    // TID (NAME) STATE …; a name may contain anything.
+    return readFileSync(stat, 'utf8').split(') ').at(-1)!.startsWith('T')
+  } catch {
+    // A thread that has just ended.
+    return false
+  }
 }
 
 async function accepts(port: number): Promise<boolean> {
