@@ -70,7 +70,8 @@ function apt(...command) {
   const {status, stdout, stderr} = spawnSync('apt-get', args, {
     encoding: 'utf8',
     timeout: APT_TIMEOUT_MS,
-    env: {...process.env, DEBIAN_FRONTEND: 'noninteractive', LC_ALL: 'C'},
+    // Programs are wanted, not services: nobody who runs tests has asked for an NFS server.
+    env: {...process.env, DEBIAN_FRONTEND: 'noninteractive', LC_ALL: 'C', SYSTEMD_OFFLINE: '1'},
     stdio: ['ignore', 'pipe', 'pipe'],
   })
   if (status !== 0) say(`apt-get ${command.join(' ')}`, `${stderr || stdout}`.trim().split('\n').slice(-3).join('\n  '))

@@ -1,6 +1,6 @@
 import type {BlockSource} from './block-source.js'
-import {encodeBlock, type CompressionMethod} from './format/block-codec.js'
-import {blockKey, blockSum} from './format/store-layout.js'
+import type {BlockSealing} from './block-sealing.js'
+import {blockKey} from './format/store-layout.js'
 import type {BackupStore} from './store/backup-store.js'
 import type {PresentBlocks} from './volume-writer.js'
 
@@ -8,7 +8,7 @@ export interface UploaderOptions {
   readonly source: BlockSource
   readonly store: BackupStore
   readonly volume: string
-  readonly method: CompressionMethod
+  readonly sealing: BlockSealing
   readonly blockBytes: number
   readonly present: PresentBlocks
   /** Store also what is there. */
@@ -40,7 +40,7 @@ export class BlockUploader {
       await source.read(block, length, offset)
       // Blocks are whole, also the last one of a volume that ends within it.
       if (length < blockBytes) block.fill(0, length)
-      const sum = await blockSum(block)
+      const sum = await this.#options.sealing.sum(block)
       const known = this.#stored.get(sum)
       if (known !== undefined) {
         await known
@@ -55,10 +55,10 @@ export class BlockUploader {
   }
 
   async #store(sum: string, block: Buffer, signal: AbortSignal): Promise<number> {
-    const {store, volume, method, present, full} = this.#options
+    const {store, volume, sealing, present, full} = this.#options
     const there = await present.has(sum, signal)
     if (there && !full) return 0
-    const content = await encodeBlock(block, method)
+    const content = await sealing.encode(block, sum)
     await store.put(blockKey(volume, sum), content, signal)
     if (there) {
       this.reuploadedBytes += content.length

@@ -1,7 +1,8 @@
 // What is in a store: volumes, their backups, and the records of both.
 import {isKind, LonghornError} from '../lib/errors.js'
 import {blockBytesOf, isFinished, MAX_BACKUP_RECORD_BYTES, parseBackupRecord, type BackupRecord} from './format/backup-record.js'
-import {toMethod, type CompressionMethod} from './format/block-codec.js'
+import {missingKey} from './block-sealing.js'
+import {parseBlockForm, type BlockForm} from './format/block-form.js'
 import {backupKey, backupNameOf, backupsFolder, volumeFolder, volumeKey, VOLUMES} from './format/store-layout.js'
 import {MAX_VOLUME_RECORD_BYTES, parseVolumeRecord, type VolumeRecord} from './format/volume-record.js'
 import type {BackupStore} from './store/backup-store.js'
@@ -15,7 +16,7 @@ const LISTINGS = 16
 export interface ReadableBackup {
   readonly record: BackupRecord
   readonly volume: VolumeRecord
-  readonly method: CompressionMethod
+  readonly form: BlockForm
   readonly blockBytes: number
 }
 
@@ -63,8 +64,16 @@ export async function findBackup(store: BackupStore, volume: string, backup: str
   return loadBackup(store, volume, backup, signal).catch(undefinedWhenMissing)
 }
 
-/** A backup to be read. NOT_FOUND; BUSY for one that is not finished; UNSUPPORTED for one in a format that we do not read. */
+/** A backup to be read. As describeBackup(); USAGE when it is encrypted and the store was opened without its key. */
 export async function openBackup(store: BackupStore, volumeName: string, backup: string, signal?: AbortSignal): Promise<ReadableBackup> {
+  const opened = await describeBackup(store, volumeName, backup, signal)
+  const {keyId} = opened.form
+  if (keyId !== undefined && store.keys?.find(keyId) === undefined) throw missingKey(store, keyId, volumeName)
+  return opened
+}
+
+/** A backup of which no block need be read, which takes no key. NOT_FOUND; BUSY for one that is not finished; UNSUPPORTED for one in a format that we do not read. */
+export async function describeBackup(store: BackupStore, volumeName: string, backup: string, signal?: AbortSignal): Promise<ReadableBackup> {
   const record = await loadBackup(store, volumeName, backup, signal)
   const key = backupKey(volumeName, backup)
   if (!isFinished(record)) throw new LonghornError('BUSY', `backup ${backup} is still in progress, or it failed: there is nothing to read`, {backup})
@@ -75,7 +84,7 @@ export async function openBackup(store: BackupStore, volumeName: string, backup:
   if (end - volume.sizeBytes >= blockBytes) {
     throw new LonghornError('CORRUPT', `${key} has a block that ends at ${end}, past the end of the volume of ${volume.sizeBytes} bytes: the records are damaged`)
   }
-  return {record, volume, method: toMethod(record.compressionMethod, key), blockBytes}
+  return {record, volume, form: parseBlockForm(record.compressionMethod, key), blockBytes}
 }
 
 function isHashPart(name: string): boolean {

@@ -5,7 +5,7 @@ import type {BlockSource, Range} from './block-source.js'
 import {BlockUploader} from './block-uploader.js'
 import {findBackup} from './catalog.js'
 import {blockBytesOf, DEFAULT_BLOCK_BYTES, formatBackupRecord, isFinished, LARGE_BLOCK_BYTES, parametersOf, unfinishedRecord, type BackupBlock, type BackupRecord} from './format/backup-record.js'
-import {toMethod} from './format/block-codec.js'
+import {formatBlockForm, keyIdOf, parseBlockForm} from './format/block-form.js'
 import {recordTime} from './format/json-fields.js'
 import {backupKey} from './format/store-layout.js'
 import {inParallel} from './parallel.js'
@@ -24,7 +24,7 @@ export interface CreateOptions extends LockOptions {
   /** Made up when it is left out. */
   readonly backup?: string | undefined
   readonly labels?: Readonly<Record<string, string>> | null
-  /** Of the first backup of a volume; later ones keep it. lz4 by default. */
+  /** Of the first backup of a volume; later ones keep it. lz4 by default. With a key in it (format/block-form.ts) that one must be the store's; without one, the store's keys decide. */
   readonly compressionMethod?: string | undefined
   /** 2 MiB by default, or 16 MiB. */
   readonly blockBytes?: number | undefined
@@ -79,7 +79,7 @@ export async function startBackup(source: BlockSource, store: BackupStore, optio
   const name = checkName(options.backup ?? `backup-${randomBytes(8).toString('hex')}`, 'backup')
   checkName(volume, 'volume')
   if (blockBytes !== DEFAULT_BLOCK_BYTES && blockBytes !== LARGE_BLOCK_BYTES) throw new LonghornError('USAGE', `blocks of ${blockBytes} bytes: a backup has blocks of 2 MiB or 16 MiB`)
-  toMethod(options.compressionMethod ?? 'lz4', 'the request')
+  checkForm(store, options.compressionMethod)
   await using undo = new Cleanup()
   if (options.exclusive === true) undo.add(await StoreLock.take(store, volume, LOCK.ONE_BACKUP, options))
   const lock = undo.add(await StoreLock.take(store, volume, LOCK.CREATE_OR_RESTORE, options))
@@ -118,7 +118,7 @@ class Run {
     const {store, options} = this
     const {name, writer} = this.plan
     const key = backupKey(options.volume, name)
-    await store.put(key, Buffer.from(formatBackupRecord(unfinishedRecord(name, options.volume, writer.method))), options.signal)
+    await store.put(key, Buffer.from(formatBackupRecord(unfinishedRecord(name, options.volume, formatBlockForm(writer.form)))), options.signal)
     try {
       return await this.#upload(key)
     } catch (error) {
@@ -132,7 +132,7 @@ class Run {
     const {name, base, writer, blockBytes, lock} = this.plan
     const offsets = blockOffsets(base?.changed ?? source.allocated(), blockBytes)
     const present = await writer.presentBlocks(blockBytes, offsets.length, options.signal)
-    const uploader = new BlockUploader({source, store, volume: options.volume, method: writer.method, blockBytes, present, full: options.full === true})
+    const uploader = new BlockUploader({source, store, volume: options.volume, sealing: await writer.sealing(), blockBytes, present, full: options.full === true})
     const counter = new ProgressCounter(offsets.length, options.onProgress)
     const changed: BackupBlock[] = []
     const limit = Math.max(1, Math.min(options.concurrency, Math.floor(MEMORY_BYTES / (3 * blockBytes))))
@@ -144,7 +144,7 @@ class Run {
     }, options.signal)
     const blocks = mergeBlocks(base?.blocks ?? [], changed)
     const record: BackupRecord = {
-      ...unfinishedRecord(name, options.volume, writer.method),
+      ...unfinishedRecord(name, options.volume, formatBlockForm(writer.form)),
       snapshotName: options.snapshot,
       snapshotCreatedAt: this.plan.requestedAt,
       createdTime: recordTime(new Date()),
@@ -164,13 +164,22 @@ class Run {
 }
 
 /** What the last backup has, and what was written since; undefined where everything has to be looked at. */
-async function findBase(source: BlockSource, store: BackupStore, {volume}: VolumeWriter, options: CreateOptions, blockBytes: number): Promise<Base | undefined> {
+async function findBase(source: BlockSource, store: BackupStore, {volume, form}: VolumeWriter, options: CreateOptions, blockBytes: number): Promise<Base | undefined> {
   if (volume.lastBackupName === '') return undefined
   const last = await findBackup(store, volume.name, volume.lastBackupName, options.signal)
   if (last === undefined || !isFinished(last) || last.snapshotName === '' || last.snapshotName === options.snapshot) return undefined
   if (last.singleFile !== '' || blockBytesOf(last, backupKey(volume.name, last.name)) !== blockBytes) return undefined
+  // Its blocks would be encrypted with another key, or not at all, and a backup has one for all of them.
+  if (keyIdOf(last.compressionMethod) !== form.keyId) return undefined
   const changed = source.changedSince({name: last.snapshotName, backedUpAt: last.snapshotCreatedAt})
   return changed === undefined ? undefined : {blocks: last.blocks, changed}
+}
+
+/** Whoever asks for encryption must not get anything else, and whoever does not say gets what the keys say. */
+function checkForm(store: BackupStore, asked = 'lz4'): void {
+  const {keyId} = parseBlockForm(asked, 'the request')
+  if (keyId === undefined || keyId === store.keys?.current.id) return
+  throw new LonghornError('USAGE', `the backup is to be encrypted with the key ${keyId}, which is not the one that this process writes with`, {keyId})
 }
 
 function freshVolume(source: BlockSource, options: CreateOptions) {

@@ -1,6 +1,7 @@
 import {setTimeout as delay} from 'node:timers/promises'
 import {LonghornError} from '../lib/errors.js'
-import {decodeBlock, maxObjectBytes} from './format/block-codec.js'
+import {blockSealing} from './block-sealing.js'
+import {maxObjectBytes} from './format/block-codec.js'
 import {blockKey} from './format/store-layout.js'
 import type {BackupBlock} from './format/backup-record.js'
 import type {ReadableBackup} from './catalog.js'
@@ -15,11 +16,12 @@ export interface StoredBlock {
   readonly block: Buffer
 }
 
-/** Reads a block and checks its sum. NOT_FOUND when the object is not there, CORRUPT when it is damaged. */
-export async function readBlock(store: BackupStore, {record, method, blockBytes}: ReadableBackup, sum: string, signal?: AbortSignal): Promise<StoredBlock> {
+/** Reads a block and checks its sum. NOT_FOUND when the object is not there, CORRUPT when it is damaged, USAGE without the key of an encrypted one. */
+export async function readBlock(store: BackupStore, {record, form, blockBytes}: ReadableBackup, sum: string, signal?: AbortSignal): Promise<StoredBlock> {
   const key = blockKey(record.volumeName, sum)
+  const sealing = await blockSealing(store, form, record.volumeName)
   const content = await retried(() => store.get(key, maxObjectBytes(blockBytes), signal), signal)
-  return {content, block: await decodeBlock(content, method, blockBytes, sum, key)}
+  return {content, block: await sealing.decode(content, blockBytes, sum, key)}
 }
 
 /** The offsets of each sum: several places of a volume can have the same content, which is then one object and read once. */
@@ -33,7 +35,8 @@ export function offsetsBySum(blocks: readonly BackupBlock[]): Map<string, number
   return offsets
 }
 
-async function retried<T>(read: () => Promise<T>, signal?: AbortSignal): Promise<T> {
+/** Tries a few times what may go away by itself. */
+export async function retried<T>(read: () => Promise<T>, signal?: AbortSignal): Promise<T> {
   for (let attempt = 0; ; attempt++) {
     try {
       return await read()

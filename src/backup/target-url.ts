@@ -16,7 +16,7 @@ export interface TargetUrl {
   readonly options: URLSearchParams
   readonly volume: string | undefined
   readonly backup: string | undefined
-  /** The target alone, as it is printed. */
+  /** The target alone, with the options of its driver, as it is printed and handed on. */
   readonly target: string
 }
 
@@ -28,7 +28,7 @@ export function parseTargetUrl(text: string): TargetUrl {
   try {
     url = new URL(plain)
   } catch (error) {
-    throw new LonghornError('USAGE', 'the backup target is not a URL: expected vfs:///path or s3://bucket@region/path', {}, {cause: error})
+    throw new LonghornError('USAGE', 'the backup target is not a URL: expected vfs:///path, nfs://server:/path or s3://bucket@region/path', {}, {cause: error})
   }
   if (url.password !== '') throw new LonghornError('USAGE', 'the backup target has a password in it: credentials come from the environment or a file')
   const query = url.searchParams
@@ -40,12 +40,24 @@ export function parseTargetUrl(text: string): TargetUrl {
   const path = decodePath(url.pathname)
   const user = decodeURIComponent(url.username)
   const authority = user === '' ? url.host : `${user}@${url.host}`
-  return {scheme: url.protocol.slice(0, -1), user, host: url.host, path, options, volume, backup, target: `${url.protocol}//${authority}${path}`}
+  // The colon that upstream has behind an NFS server is what the parser takes for an empty port.
+  const colon = url.protocol === 'nfs:' && url.port === '' ? ':' : ''
+  const target = withQuery(`${url.protocol}//${authority}${colon}${path}`, options)
+  return {scheme: url.protocol.slice(0, -1), user, host: url.host, path, options, volume, backup, target}
 }
 
-/** The URL of one backup, keys sorted as upstream writes them. */
+/** The URL of one backup, keys sorted as upstream writes them, among them those of the driver's options. */
 export function backupUrl(target: string, volume: string, backup: string): string {
-  return `${target}?backup=${backup}&volume=${volume}`
+  return selecting(target, {backup, volume})
+}
+
+/** The target with selectors. */
+export function selecting(target: string, selectors: Readonly<Record<string, string>>): string {
+  const [base = '', query = ''] = target.split('?')
+  const all = new URLSearchParams(query)
+  for (const [key, value] of Object.entries(selectors)) all.set(key, value)
+  all.sort()
+  return withQuery(base, all)
 }
 
 /** A name of a volume or a backup from outside. Throws USAGE. */
@@ -57,6 +69,12 @@ export function checkName(name: string, what: string): string {
 /** Whether a name that was found in a store can be one of ours or upstream's. */
 export function isName(name: string): boolean {
   return NAME.test(name)
+}
+
+/** Values of options have commas and equals signs, which are legible in a query. */
+function withQuery(base: string, query: URLSearchParams): string {
+  const pairs = [...query].map(([key, value]) => `${encodeURIComponent(key)}=${encodeURIComponent(value).replaceAll('%2C', ',').replaceAll('%3D', '=')}`)
+  return pairs.length === 0 ? base : `${base}?${pairs.join('&')}`
 }
 
 function selector(query: URLSearchParams, key: string, what: string): string | undefined {

@@ -1,5 +1,5 @@
 // What upstream's backup commands print of a store (reference backupstore-format, sections 5.3 and 5.4).
-import {listBackups, loadVolume, openBackup} from './catalog.js'
+import {describeBackup, listBackups, loadVolume} from './catalog.js'
 import {DEFAULT_BLOCK_BYTES} from './format/backup-record.js'
 import {recordTime} from './format/json-fields.js'
 import {backupKey, volumeKey} from './format/store-layout.js'
@@ -30,7 +30,7 @@ export async function inspectedVolume(store: BackupStore, volume: string, signal
 
 /** `inspect` of a backup that is finished. */
 export async function inspectedBackup(store: BackupStore, volume: string, backup: string, signal?: AbortSignal): Promise<object> {
-  const {record, volume: of} = await openBackup(store, volume, backup, signal)
+  const {record, volume: of} = await describeBackup(store, volume, backup, signal)
   return {
     Name: record.name,
     URL: backupUrl(store.url, volume, backup),

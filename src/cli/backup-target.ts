@@ -1,6 +1,7 @@
 import {Flags} from '@oclif/core'
+import {backupKeyText, KEY_VARIABLE, loadBackupKeys} from '../backup/encryption/backup-keys.js'
 import type {BackupStore} from '../backup/store/backup-store.js'
-import {parseTargetUrl, type TargetUrl} from '../backup/target-url.js'
+import {parseTargetUrl, selecting, type TargetUrl} from '../backup/target-url.js'
 import type {TransferProgress} from '../backup/transfer-progress.js'
 import {LonghornError} from '../lib/errors.js'
 import {formatSize} from '../lib/sizes.js'
@@ -17,17 +18,27 @@ export type Selected = 'backup' | 'volume' | 'store'
 /** Opens the store of a URL; credentials come from the environment. Throws USAGE when the URL selects less than is needed. */
 export async function withStore<T>(text: string, needed: Selected, use: (store: BackupStore, url: TargetUrl & {volume: string; backup: string}) => Promise<T>): Promise<T> {
   const url = parseTargetUrl(text)
-  if (needed !== 'store' && url.volume === undefined) throw new LonghornError('USAGE', `${url.target}: which volume? Expected '${url.target}?volume=VOL'`)
-  if (needed === 'backup' && url.backup === undefined) throw new LonghornError('USAGE', `${url.target}: which backup? Expected '${url.target}?backup=NAME&volume=VOL'`)
+  if (needed !== 'store' && url.volume === undefined) throw new LonghornError('USAGE', `${url.target}: which volume? Expected '${selecting(url.target, {volume: 'VOL'})}'`)
+  if (needed === 'backup' && url.backup === undefined) throw new LonghornError('USAGE', `${url.target}: which backup? Expected '${selecting(url.target, {backup: 'NAME', volume: 'VOL'})}'`)
   const {openStore} = await import('../backup/store/open-store.js')
   await using store = await openStore(url, {env: process.env})
   return await use(store, {...url, volume: url.volume ?? '', backup: url.backup ?? ''})
 }
 
-/** What a replica that is to reach a store is told: upstream's variables, as far as they are set here. */
+/** What a replica that is to reach a store is told: upstream's variables, as far as they are set here, and the keys of backups themselves, as files of this host are not the replica's. USAGE for keys that are none. */
 export function storeCredentials(): Map<string, string> {
-  const names = ['AWS_ACCESS_KEY_ID', 'AWS_SECRET_ACCESS_KEY', 'AWS_SESSION_TOKEN', 'AWS_ENDPOINTS', 'AWS_CERT', 'AWS_REGION', 'VIRTUAL_HOSTED_STYLE']
-  return new Map(names.flatMap(name => (process.env[name] === undefined ? [] : [[name, process.env[name]]])))
+  const keys = backupKeyText(process.env)
+  const names = ['AWS_ACCESS_KEY_ID', 'AWS_SECRET_ACCESS_KEY', 'AWS_SESSION_TOKEN', 'AWS_ENDPOINTS', 'AWS_CERT', 'AWS_REGION', 'VIRTUAL_HOSTED_STYLE', 'LONGHORN_NFS_CLIENT']
+  const found = new Map<string, string>(names.flatMap(name => (process.env[name] === undefined ? [] : [[name, process.env[name]]])))
+  return keys === undefined ? found : found.set(KEY_VARIABLE, keys)
+}
+
+/** How blocks are to be stored: with the key of this environment in it where there is one, so that a replica that does not know encryption refuses and does not store them in clear. USAGE for keys that are none. */
+export async function blockFormFor(compression: string): Promise<string> {
+  const keyId = loadBackupKeys(process.env)?.current.id
+  if (keyId === undefined) return compression
+  const {formatBlockForm, parseBlockForm} = await import('../backup/format/block-form.js')
+  return formatBlockForm({...parseBlockForm(compression, 'the compression method'), keyId})
 }
 
 /** Shows how far something is: percent, rate and the time that is left. Undefined where nothing is to be shown. */

@@ -6,7 +6,7 @@ import type {BackupStore} from '../backup/store/backup-store.js'
 import type {TransferProgress} from '../backup/transfer-progress.js'
 import {isKind, LonghornError, messageOf} from '../lib/errors.js'
 import type {BackupStatusResponse} from '../protocol/proto/generated/sync-agent.js'
-import {storeCredentials} from './backup-target.js'
+import {blockFormFor, storeCredentials} from './backup-target.js'
 import type {EngineClient} from './engine-connection.js'
 import {connectSyncAgent, listSnapshots, withReplicas} from './volume-snapshots.js'
 
@@ -53,7 +53,7 @@ export async function backUpVolume(engine: EngineClient, request: BackupRequest)
     const replica = replicas[0]!.address
     const agent = connectSyncAgent(replica, volume)
     try {
-      const {backup, isIncremental} = await agent.backupCreate(toRequest(request, snapshot), {signal, timeoutMs: START_TIMEOUT_MS})
+      const {backup, isIncremental} = await agent.backupCreate(await toRequest(request, snapshot), {signal, timeoutMs: START_TIMEOUT_MS})
       const status = await wait(agent, backup, request)
       if (request.snapshot === undefined) await removeOldSnapshots(engine, request, snapshot)
       return {backup, url: status.backupUrl, snapshot, incremental: isIncremental, replica, blocks: Number(status.totalBlocks), newBytes: Number(status.newBytes)}
@@ -83,7 +83,7 @@ export async function retainBackups(store: BackupStore, volume: string, retain: 
   return [...(await removeBackups(store, {volume, backups: old, signal})).backups]
 }
 
-function toRequest({volume, target, backup, labels, compression, blockBytes, concurrency, full}: BackupRequest, snapshot: string) {
+async function toRequest({volume, target, backup, labels, compression, blockBytes, concurrency, full}: BackupRequest, snapshot: string) {
   return {
     snapshotFileName: snapshot,
     backupTarget: target,
@@ -93,7 +93,7 @@ function toRequest({volume, target, backup, labels, compression, blockBytes, con
     backingImageName: '',
     backingImageChecksum: '',
     backupName: backup ?? '',
-    compressionMethod: compression,
+    compressionMethod: await blockFormFor(compression),
     concurrentLimit: concurrency,
     storageClassName: '',
     parameters: new Map([['backup-block-size', String(blockBytes)], ...(full ? [['backup-mode', 'full'] as const] : [])]),

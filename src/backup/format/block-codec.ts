@@ -45,9 +45,15 @@ export async function encodeBlock(block: Buffer, method: CompressionMethod): Pro
  * default between backups of one volume. CORRUPT for what is damaged; `where` names the object.
  */
 export async function decodeBlock(content: Buffer, method: CompressionMethod, blockBytes: number, sum: string, where: string): Promise<Buffer> {
+  const block = await decompressBlock(content, method, blockBytes, where)
+  if ((await blockSum(block)) !== sum) throw new LonghornError('CORRUPT', `checksum verification failed for block ${where}`, {key: where})
+  return block
+}
+
+/** The same without the sum. */
+export async function decompressBlock(content: Buffer, method: CompressionMethod, blockBytes: number, where: string): Promise<Buffer> {
   const block = await decompress(content, method, blockBytes, where)
   if (block.length !== blockBytes) throw new LonghornError('CORRUPT', `${where}: a block of ${block.length} bytes, not ${blockBytes}`, {key: where})
-  if ((await blockSum(block)) !== sum) throw new LonghornError('CORRUPT', `checksum verification failed for block ${where}`, {key: where})
   return block
 }
 

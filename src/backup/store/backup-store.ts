@@ -1,4 +1,5 @@
 import {LonghornError} from '../../lib/errors.js'
+import type {BackupKeys} from '../encryption/backup-keys.js'
 
 /** One object of a store, as its listing tells it. */
 export interface StoredObject {
@@ -23,8 +24,10 @@ export interface Folder {
  * UNREACHABLE, TIMEOUT, USAGE for refused credentials). Deleting depends on that.
  */
 export interface BackupStore extends AsyncDisposable {
-  /** As it is printed and reported: without secrets, without selectors. */
+  /** As it is printed and reported: with the options of its driver, without secrets and selectors. */
   readonly url: string
+  /** Of encrypted volumes, as far as whoever opened the store has them; the first one encrypts new backups. */
+  keys?: BackupKeys | undefined
   /** All objects below a folder (`…/`), at any depth, in no particular order. A folder that is not there is empty. */
   list(folder: string, signal?: AbortSignal): AsyncIterable<StoredObject>
   /** What lies directly in a folder (`…/`). A folder that is not there is empty. */

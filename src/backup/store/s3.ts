@@ -6,6 +6,7 @@ import {rootCertificates} from 'node:tls'
 import {DeleteObjectCommand, GetObjectCommand, HeadObjectCommand, ListObjectsV2Command, PutObjectCommand, S3Client, type ListObjectsV2CommandOutput} from '@aws-sdk/client-s3'
 import {isKind, LonghornError, type ErrorKind} from '../../lib/errors.js'
 import type {TargetUrl} from '../target-url.js'
+import type {BackupKeys} from '../encryption/backup-keys.js'
 import {cannotFind, checkFolder, checkKey, tooLarge, type BackupStore, type Folder, type StoredObject} from './backup-store.js'
 
 /** Requests at once; others wait for a connection. */
@@ -33,6 +34,7 @@ type Env = Readonly<Record<string, string | undefined>>
  * environment, and without them the SDK finds its own (shared file, web identity, role of the instance). Objects below other prefixes are never looked at.
  */
 export class S3Store implements BackupStore {
+  keys: BackupKeys | undefined
   readonly #client: S3Client
   readonly #bucket: string
   /** '' or `path/`. */

@@ -3,6 +3,7 @@ import type {Dirent} from 'node:fs'
 import {mkdir, open, readdir, rename, rm, rmdir, stat, unlink} from 'node:fs/promises'
 import {dirname, join} from 'node:path'
 import {errnoOf, LonghornError, messageOf} from '../../lib/errors.js'
+import type {BackupKeys} from '../encryption/backup-keys.js'
 import {cannotFind, checkFolder, checkKey, tooLarge, type BackupStore, type Folder, type StoredObject} from './backup-store.js'
 
 /** How often a directory may vanish under a write: whoever removes the last object of one removes it as well. */
@@ -16,6 +17,7 @@ const ATTEMPTS = 8
  * is no name of the format and is removed with the next clean-up of that volume.
  */
 export class VfsStore implements BackupStore {
+  keys: BackupKeys | undefined
   /** Directories that are known to survive a power cut, or are being made to. */
   readonly #directories = new Map<string, Promise<void>>()
 

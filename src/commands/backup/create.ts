@@ -22,7 +22,7 @@ sent again, so a run that failed goes on where it was. For cron: one line at the
 
   static override flags = {
     ...engineFlags,
-    dest: Flags.string({required: true, helpValue: 'URL', description: 'the store: vfs:///path or s3://bucket@region/path'}),
+    dest: Flags.string({required: true, helpValue: 'URL', description: 'the store: vfs:///path, nfs://server:/path or s3://bucket@region/path'}),
     snapshot: Flags.string({helpValue: 'NAME', description: 'back this snapshot up instead of taking one'}),
     name: Flags.string({helpValue: 'NAME', description: 'name of the backup; one is made up when it is left out'}),
     label: Flags.string({multiple: true, helpValue: 'KEY=VALUE', description: 'a label to keep with it; may be repeated'}),

@@ -14,6 +14,8 @@ interface Row {
   readonly newBytes: number
   readonly snapshot: string
   readonly labels: Readonly<Record<string, string>>
+  /** Id of the key that it is encrypted with, '' when it is not. */
+  readonly key: string
 }
 
 export default class BackupLs extends BaseCommand {
@@ -28,6 +30,7 @@ export default class BackupLs extends BaseCommand {
   async run(): Promise<{backups: Row[]}> {
     const {args} = await this.parse(BackupLs)
     const {listBackups, listVolumes, findBackup} = await import('../../backup/catalog.js')
+    const {keyIdOf} = await import('../../backup/format/block-form.js')
     return await withStore(args.url, 'store', async (store, {volume}) => {
       const backups: Row[] = []
       for (const name of volume === '' ? await listVolumes(store, this.signal) : [volume]) {
@@ -35,7 +38,7 @@ export default class BackupLs extends BaseCommand {
           const record = await findBackup(store, name, backup, this.signal)
           if (record === undefined) continue
           const {createdTime: created, sizeBytes: size, newBytes, snapshotName: snapshot, labels} = record
-          backups.push({volume: name, backup, created, size, newBytes, snapshot, labels: labels ?? {}})
+          backups.push({volume: name, backup, created, size, newBytes, snapshot, labels: labels ?? {}, key: keyIdOf(record.compressionMethod) ?? ''})
         }
       }
       backups.sort((a, b) => (a.volume === b.volume ? (a.created || '~').localeCompare(b.created || '~') : a.volume < b.volume ? -1 : 1))

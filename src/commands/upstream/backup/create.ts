@@ -1,5 +1,5 @@
 import {Args, Flags} from '@oclif/core'
-import {storeCredentials} from '../../../cli/backup-target.js'
+import {blockFormFor, storeCredentials} from '../../../cli/backup-target.js'
 import {listReplicas, withAgent} from '../../../cli/upstream/replicas.js'
 import {UpstreamCommand} from '../../../cli/upstream/upstream-command.js'
 import {LonghornError} from '../../../lib/errors.js'
@@ -41,7 +41,7 @@ export default class UpstreamBackupCreate extends UpstreamCommand {
       backingImageName: flags['backing-image-name'],
       backingImageChecksum: flags['backing-image-checksum'],
       backupName: flags['backup-name'],
-      compressionMethod: flags['compression-method'],
+      compressionMethod: await blockFormFor(flags['compression-method']),
       concurrentLimit: flags['concurrent-limit'],
       storageClassName: flags['storage-class-name'],
       parameters: new Map([['backup-block-size', String(flags['backup-block-size'] * MIB)]]),
