@@ -1,13 +1,9 @@
-import {setTimeout as delay} from 'node:timers/promises'
-import {LonghornError} from '../lib/errors.js'
 import {decodeBlock, maxObjectBytes} from './format/block-codec.js'
 import {blockKey} from './format/store-layout.js'
 import type {BackupBlock} from './format/backup-record.js'
 import type {ReadableBackup} from './catalog.js'
+import {retried} from './retry.js'
 import type {BackupStore} from './store/backup-store.js'
-
-/** Waits before a read is tried again. What is missing or damaged is not read again: that does not change. */
-const RETRY_MS = [1000, 5000]
 
 /** The object of a block with its content, which has been checked. */
 export interface StoredBlock {
@@ -15,10 +11,10 @@ export interface StoredBlock {
   readonly block: Buffer
 }
 
-/** Reads a block and checks its sum. NOT_FOUND when the object is not there, CORRUPT when it is damaged. */
+/** Reads a block and checks its sum. NOT_FOUND when the object is not there, CORRUPT when it is damaged: neither is tried again, as that does not change. */
 export async function readBlock(store: BackupStore, {record, method, blockBytes}: ReadableBackup, sum: string, signal?: AbortSignal): Promise<StoredBlock> {
   const key = blockKey(record.volumeName, sum)
-  const content = await retried(() => store.get(key, maxObjectBytes(blockBytes), signal), signal)
+  const content = await retried(() => store.get(key, maxObjectBytes(blockBytes), signal), signal, {io: true})
   return {content, block: await decodeBlock(content, method, blockBytes, sum, key)}
 }
 
@@ -31,17 +27,4 @@ export function offsetsBySum(blocks: readonly BackupBlock[]): Map<string, number
     else known.push(offset)
   }
   return offsets
-}
-
-async function retried<T>(read: () => Promise<T>, signal?: AbortSignal): Promise<T> {
-  for (let attempt = 0; ; attempt++) {
-    try {
-      return await read()
-    } catch (error) {
-      const wait = RETRY_MS[attempt]
-      const final = !(error instanceof LonghornError) || !(error.retryable || error.code === 'LH_IO')
-      if (final || wait === undefined || signal?.aborted) throw error
-      await delay(wait, undefined, {signal})
-    }
-  }
 }
