@@ -68,7 +68,7 @@ export class StoreLock implements AsyncDisposable {
       await lock.#judge(volume, signal)
       await lock.#write(true, signal)
     } catch (error) {
-      await lock.close().catch(() => undefined)
+      await lock.close()
       throw error
     }
     lock.#timer = setInterval(() => lock.#refresh(), REFRESH_MS).unref()
@@ -98,9 +98,9 @@ export class StoreLock implements AsyncDisposable {
     return (await this.#read(signal)).own.modifiedMs
   }
 
-  /** Gives it back. Safe twice. */
+  /** Gives it back. Where the store does not take it, it expires: that is no reason to call what was done failed, nor to hide what did fail. Safe twice. */
   close(): Promise<void> {
-    return (this.#closed ??= this.#giveBack())
+    return (this.#closed ??= this.#giveBack().catch(() => undefined))
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

@@ -68,7 +68,7 @@ t.test('kill -9 of the client, the store and the replica', {skip: 'missing' in p
     const before = await sums()
     const running = create(name)
     const settled = running.then(result => result)
-    const moment = Math.floor(random() * (BLOCKS - 8)) + 1
+    const moment = 1 + random.below(BLOCKS - 8)
     await stored(before, moment)
     t.comment(`${name} after ${moment} blocks`)
     if (victim === 'client') {
