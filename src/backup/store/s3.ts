@@ -5,7 +5,6 @@ import {DeleteObjectCommand, GetObjectCommand, HeadObjectCommand, ListObjectsV2C
 import {isKind, LonghornError, type ErrorKind} from '../../lib/errors.js'
 import type {TargetUrl} from '../target-url.js'
 import {ProxyHttpAgent, ProxyHttpsAgent} from './http-proxy.js'
-import {PoolSha256} from './pool-sha256.js'
 import {cannotFind, checkFolder, checkKey, tooLarge, type BackupStore, type Folder, type StoredObject} from './backup-store.js'
 
 /** Requests at once; others wait for a connection. */
@@ -209,7 +208,6 @@ function createClient(region: string, env: Env): S3Client {
     ...(credentials === undefined ? {} : {credentials}),
     forcePathStyle: style === 'true' ? false : style === 'false' || endpoint !== undefined,
     maxAttempts: ATTEMPTS,
-    sha256: PoolSha256,
     // What SDKs have begun to add to every request, many servers refuse. Requests are signed over their content anyway.
     requestChecksumCalculation: 'WHEN_REQUIRED',
     responseChecksumValidation: 'WHEN_REQUIRED',
