@@ -75,7 +75,7 @@ function openTunnel(proxy: URL, to: string): Promise<Socket> {
     const request = ask({host: proxy.hostname, port: proxy.port || (proxy.protocol === 'https:' ? 443 : 80), method: 'CONNECT', path: to, headers: {host: to, ...authorization(proxy)}, agent: false, timeout: TUNNEL_TIMEOUT_MS})
     request.once('connect', ({statusCode}, socket) => {
       socket.setTimeout(0)
-      if (statusCode === 200) return resolve(socket as Socket)
+      if (statusCode === 200) return resolve(socket)
       socket.destroy()
       fail(`does not connect to ${to}: HTTP ${statusCode}`)
     })

@@ -79,6 +79,6 @@ function declare(library: LibraryHandle): Lz4 {
 }
 
 /** The closures of `begin` keep the buffers alive that the call works on. */
-function inPool(begin: (done: (error: unknown, code: number) => void) => void): Promise<number | bigint> {
-  return new Promise((resolve, reject) => begin((error, code) => (error === null || error === undefined ? resolve(code) : reject(error instanceof Error ? error : new Error(String(error))))))
+function inPool(begin: (done: (error: Error | null, code: number) => void) => void): Promise<number | bigint> {
+  return new Promise((resolve, reject) => begin((error, code) => (error === null ? resolve(code) : reject(error))))
 }
