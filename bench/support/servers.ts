@@ -39,8 +39,8 @@ export function residentMiB(pid: number | undefined): number {
 }
 
 /** A longhorn daemon; resolves with what it announced once it is ready. */
-export async function startLonghorn(args: readonly string[]): Promise<{child: ChildProcess; ready: Record<string, string>}> {
-  const child = spawn(process.execPath, [LONGHORN, ...args, '--json'], {stdio: ['ignore', 'pipe', 'pipe']})
+export async function startLonghorn(args: readonly string[], nodeFlags: readonly string[] = []): Promise<{child: ChildProcess; ready: Record<string, string>}> {
+  const child = spawn(process.execPath, [...nodeFlags, LONGHORN, ...args, '--json'], {stdio: ['ignore', 'pipe', 'pipe']})
   let errors = ''
   child.stderr.on('data', (chunk: Buffer) => {
     errors = (errors + chunk.toString()).slice(-4000)

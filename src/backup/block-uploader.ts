@@ -1,6 +1,7 @@
 import type {BlockSource} from './block-source.js'
 import type {BlockSealing} from './block-sealing.js'
 import {blockKey} from './format/store-layout.js'
+import {retried} from './retry.js'
 import type {BackupStore} from './store/backup-store.js'
 import type {PresentBlocks} from './volume-writer.js'
 
@@ -56,10 +57,10 @@ export class BlockUploader {
 
   async #store(sum: string, block: Buffer, signal: AbortSignal): Promise<number> {
     const {store, volume, sealing, present, full} = this.#options
-    const there = await present.has(sum, signal)
+    const there = await retried(() => present.has(sum, signal), signal)
     if (there && !full) return 0
     const content = await sealing.encode(block, sum)
-    await store.put(blockKey(volume, sum), content, signal)
+    await retried(() => store.put(blockKey(volume, sum), content, signal), signal)
     if (there) {
       this.reuploadedBytes += content.length
     } else {

@@ -7,7 +7,8 @@ import {maxObjectBytes} from './format/block-codec.js'
 import {formatBlockForm} from './format/block-form.js'
 import {backupKey, blockKey} from './format/store-layout.js'
 import {inParallel} from './parallel.js'
-import {offsetsBySum, readBlock, retried} from './read-block.js'
+import {offsetsBySum, readBlock} from './read-block.js'
+import {retried} from './retry.js'
 import {LOCK, StoreLock, type LockOptions} from './store-lock.js'
 import type {BackupStore} from './store/backup-store.js'
 import {ProgressCounter, type OnProgress, type TransferProgress} from './transfer-progress.js'
@@ -49,7 +50,7 @@ export async function copyBackup(from: BackupStore, to: BackupStore, options: Co
       lock.checkHeld()
       if (await present.has(sum, signal)) return counter.add(1, backup.blockBytes, 0)
       const object = await objectFor(writer, from, backup, sum, signal)
-      await to.put(blockKey(volume, sum), object, signal)
+      await retried(() => to.put(blockKey(volume, sum), object, signal), signal)
       written++
       newBytes += object.length
       counter.add(1, backup.blockBytes, object.length)
@@ -77,7 +78,7 @@ async function objectFor({form}: VolumeWriter, from: BackupStore, backup: Readab
 /** An encrypted block, as it is. */
 async function unreadObject(from: BackupStore, {record, form, blockBytes}: ReadableBackup, keyId: string, sum: string, signal: AbortSignal): Promise<Buffer> {
   const key = blockKey(record.volumeName, sum)
-  const object = await retried(() => from.get(key, maxObjectBytes(blockBytes), signal), signal)
+  const object = await retried(() => from.get(key, maxObjectBytes(blockBytes), signal), signal, {io: true})
   checkSealed(object, keyId, key)
   if (!isPlausibleObject(object.length, form, blockBytes)) throw new LonghornError('CORRUPT', `${key} has ${object.length} bytes, which cannot be a block of ${blockBytes}`, {key})
   return object

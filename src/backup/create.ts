@@ -16,7 +16,7 @@ import {ProgressCounter, type OnProgress, type TransferProgress} from './transfe
 import {removeUnfinished, VolumeWriter} from './volume-writer.js'
 
 /** What blocks that are being worked on may take together, in bytes: raw, hashed and compressed. */
-const MEMORY_BYTES = 96 * 1024 ** 2
+const MEMORY_BYTES = 60 * 1024 ** 2
 
 export interface CreateOptions extends LockOptions {
   readonly volume: string
@@ -81,8 +81,7 @@ export async function startBackup(source: BlockSource, store: BackupStore, optio
   if (blockBytes !== DEFAULT_BLOCK_BYTES && blockBytes !== LARGE_BLOCK_BYTES) throw new LonghornError('USAGE', `blocks of ${blockBytes} bytes: a backup has blocks of 2 MiB or 16 MiB`)
   checkForm(store, options.compressionMethod)
   await using undo = new Cleanup()
-  if (options.exclusive === true) undo.add(await StoreLock.take(store, volume, LOCK.ONE_BACKUP, options))
-  const lock = undo.add(await StoreLock.take(store, volume, LOCK.CREATE_OR_RESTORE, options))
+  const lock = await takeLocks(store, options, undo)
   const requestedAt = recordTime(new Date())
   const there = await findBackup(store, volume, name, signal)
   if (there !== undefined && isFinished(there)) throw new LonghornError('CONFLICT', `volume ${volume} has a backup ${name} in ${store.url} already: choose another name`)
@@ -161,6 +160,15 @@ class Run {
     await writer.finish(record, source.sizeBytes, uploader.newBlocks, options.signal)
     return {backup: name, url: backupUrl(store.url, options.volume, name), isIncremental: base !== undefined, newBytes: uploader.newBytes, progress: counter.progress}
   }
+}
+
+/** Both locks at once, as each takes two seconds. They belong to `undo`, also when only one of them is to be had. */
+async function takeLocks(store: BackupStore, options: CreateOptions, undo: Cleanup): Promise<StoreLock> {
+  const types = options.exclusive === true ? [LOCK.ONE_BACKUP, LOCK.CREATE_OR_RESTORE] : [LOCK.CREATE_OR_RESTORE]
+  const taken = await Promise.allSettled(types.map(async type => undo.add(await StoreLock.take(store, options.volume, type, options))))
+  // That somebody else backs the volume up says more than that somebody deletes from it.
+  for (const result of taken) if (result.status === 'rejected') throw result.reason
+  return (taken.at(-1) as PromiseFulfilledResult<StoreLock>).value
 }
 
 /** What the last backup has, and what was written since; undefined where everything has to be looked at. */

@@ -28,8 +28,11 @@ export async function withStore<T>(text: string, needed: Selected, use: (store: 
 /** What a replica that is to reach a store is told: upstream's variables, as far as they are set here, and the keys of backups themselves, as files of this host are not the replica's. USAGE for keys that are none. */
 export function storeCredentials(): Map<string, string> {
   const keys = backupKeyText(process.env)
-  const names = ['AWS_ACCESS_KEY_ID', 'AWS_SECRET_ACCESS_KEY', 'AWS_SESSION_TOKEN', 'AWS_ENDPOINTS', 'AWS_CERT', 'AWS_REGION', 'VIRTUAL_HOSTED_STYLE', 'LONGHORN_NFS_CLIENT']
-  const found = new Map<string, string>(names.flatMap(name => (process.env[name] === undefined ? [] : [[name, process.env[name]]])))
+  const names = ['AWS_ACCESS_KEY_ID', 'AWS_SECRET_ACCESS_KEY', 'AWS_SESSION_TOKEN', 'AWS_ENDPOINTS', 'AWS_CERT', 'AWS_REGION', 'AWS_DEFAULT_REGION', 'VIRTUAL_HOSTED_STYLE', 'LONGHORN_NFS_CLIENT']
+  // In capitals, as upstream sends them.
+  const proxies = ['HTTP_PROXY', 'HTTPS_PROXY', 'NO_PROXY']
+  const set = [...names.map(name => [name, process.env[name]] as const), ...proxies.map(name => [name, process.env[name] || process.env[name.toLowerCase()]] as const)]
+  const found = new Map(set.filter((entry): entry is [string, string] => entry[1] !== undefined))
   return keys === undefined ? found : found.set(KEY_VARIABLE, keys)
 }
 

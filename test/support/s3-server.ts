@@ -4,13 +4,20 @@ import {createServer as createTlsServer} from 'node:https'
 import type {AddressInfo} from 'node:net'
 import type {Test} from 'tap'
 
-/** What happens to a request instead of its answer. `cut`: the connection ends in the middle of the answer. */
-export type Fault = {readonly status: number; readonly code: string} | 'cut' | 'reset' | undefined
+/** What happens to a request instead of its answer. `cut`: the connection ends in the middle of the answer. `damage`: a byte of what is stored or sent is another one. */
+export type Fault = {readonly status: number; readonly code: string} | 'cut' | 'reset' | 'damage' | undefined
+
+/** How far the clock of a client may be off. */
+const MAX_SKEW_MS = 900_000
 
 export interface S3ServerOptions {
   readonly accessKey?: string
   readonly pageSize?: number
   readonly tls?: {readonly key: string; readonly cert: string}
+  /** What every request must bring along. */
+  readonly sessionToken?: string
+  /** How far the server's clock is ahead. */
+  readonly aheadMs?: number
 }
 
 interface Stored {
@@ -23,6 +30,8 @@ export class S3Server {
   readonly objects = new Map<string, Stored>()
   /** Method and key of every request. */
   readonly requests: string[] = []
+  /** Host and target of every request, as they were sent. */
+  readonly targets: string[] = []
   /** Asked before each request is answered. */
   fault: (method: string, key: string) => Fault = () => undefined
   endpoint = ''
@@ -31,7 +40,7 @@ export class S3Server {
 
   static readonly bucket = 'backups'
 
-  async start(t: Test): Promise<this> {
+  async start(t: Pick<Test, 'teardown'>): Promise<this> {
     const handle = (request: IncomingMessage, response: ServerResponse): void => void this.#serve(request, response)
     const {tls} = this.options
     const server = tls === undefined ? createServer(handle) : createTlsServer(tls, handle)
@@ -51,11 +60,19 @@ export class S3Server {
 
   async #serve(request: IncomingMessage, response: ServerResponse): Promise<void> {
     const chunks: Buffer[] = []
-    for await (const chunk of request) chunks.push(chunk as Buffer)
+    try {
+      for await (const chunk of request) chunks.push(chunk as Buffer)
+    } catch {
+      // The client has gone, and nothing of its request counts.
+      return
+    }
     const body = Buffer.concat(chunks)
     const url = new URL(request.url ?? '/', 'http://host')
-    const [, bucket = '', ...rest] = decodeURIComponent(url.pathname).split('/')
+    const host = request.headers.host ?? ''
+    const hostStyle = host.startsWith(`${S3Server.bucket}.`)
+    const [bucket = '', ...rest] = hostStyle ? [S3Server.bucket, ...decodeURIComponent(url.pathname).split('/').slice(1)] : decodeURIComponent(url.pathname).split('/').slice(1)
     const key = rest.join('/')
+    this.targets.push(`${host} ${request.url}`)
     const method = request.method ?? ''
     this.requests.push(`${method} ${key === '' ? `?prefix=${url.searchParams.get('prefix') ?? ''}` : key}`)
     const fault = this.fault(method, key)
@@ -63,16 +80,27 @@ export class S3Server {
     if (typeof fault === 'object') return fail(response, fault.status, fault.code)
     const credential = `Credential=${this.options.accessKey ?? 'key'}/`
     if (!(request.headers.authorization ?? '').includes(credential)) return fail(response, 403, 'InvalidAccessKeyId')
+    if (this.options.sessionToken !== undefined && request.headers['x-amz-security-token'] !== this.options.sessionToken) return fail(response, 403, 'InvalidToken')
+    if (!this.#isOnTime(request, response)) return fail(response, 403, 'RequestTimeTooSkewed')
     if (request.headers['x-amz-content-sha256'] !== createHash('sha256').update(body).digest('hex')) return fail(response, 400, 'XAmzContentSHA256Mismatch')
     if (bucket !== S3Server.bucket) return fail(response, 404, 'NoSuchBucket')
     if (key === '') return this.#list(url.searchParams, response)
-    this.#object(method, key, body, response, fault === 'cut')
+    this.#object(method, key, body, response, fault)
   }
 
-  #object(method: string, key: string, body: Buffer, response: ServerResponse, cut: boolean): void {
+  #isOnTime(request: IncomingMessage, response: ServerResponse): boolean {
+    if (this.options.aheadMs === undefined) return true
+    const now = Date.now() + this.options.aheadMs
+    response.setHeader('date', new Date(now).toUTCString())
+    const [, day = '', time = ''] = /^(\d{8})T(\d{6})Z$/.exec(String(request.headers['x-amz-date'])) ?? []
+    const signed = Date.parse(`${day.replace(/(....)(..)(..)/, '$1-$2-$3')}T${time.replace(/(..)(..)(..)/, '$1:$2:$3')}Z`)
+    return Math.abs(now - signed) < MAX_SKEW_MS
+  }
+
+  #object(method: string, key: string, body: Buffer, response: ServerResponse, fault: Fault): void {
     const stored = this.objects.get(key)
     if (method === 'PUT') {
-      this.objects.set(key, {data: body, modified: new Date()})
+      this.objects.set(key, {data: fault === 'damage' ? damaged(body) : body, modified: new Date()})
       return void response.writeHead(200, {etag: `"${createHash('md5').update(body).digest('hex')}"`}).end()
     }
     if (method === 'DELETE') {
@@ -82,7 +110,7 @@ export class S3Server {
     if (stored === undefined) return fail(response, 404, 'NoSuchKey')
     response.writeHead(200, {'content-length': stored.data.length, 'last-modified': stored.modified.toUTCString()})
     if (method === 'HEAD') return void response.end()
-    if (!cut) return void response.end(stored.data)
+    if (fault !== 'cut') return void response.end(fault === 'damage' ? damaged(stored.data) : stored.data)
     response.write(stored.data.subarray(0, stored.data.length / 2), () => response.destroy())
   }
 
@@ -103,6 +131,12 @@ export class S3Server {
     const more = left.length > page.length ? `<IsTruncated>true</IsTruncated><NextContinuationToken>${page.at(-1)![0]}</NextContinuationToken>` : '<IsTruncated>false</IsTruncated>'
     response.writeHead(200, {'content-type': 'application/xml'}).end(`<ListBucketResult>${more}${page.map(([, text]) => text).join('')}</ListBucketResult>`)
   }
+}
+
+function damaged(data: Buffer): Buffer {
+  const copy = Buffer.from(data)
+  copy[Math.floor(copy.length / 2)]! ^= 1
+  return copy
 }
 
 function fail(response: ServerResponse, status: number, code: string): void {

@@ -1,8 +1,7 @@
 import {promisify} from 'node:util'
 import {gunzip, gzip} from 'node:zlib'
-import {compressFrame, decompressFrame} from 'lz4-napi'
 import {LonghornError} from '../../lib/errors.js'
-import {checkFrame, isLz4Frame} from './lz4-frame.js'
+import {compressLz4, decompressLz4, isLz4Frame} from './lz4-frame.js'
 import {blockSum} from './store-layout.js'
 
 export const METHODS = ['lz4', 'gzip', 'none'] as const
@@ -36,7 +35,7 @@ export async function encodeBlock(block: Buffer, method: CompressionMethod): Pro
     case 'gzip':
       return gzipped(block)
     case 'lz4':
-      return compressFrame(block, {contentChecksum: true})
+      return compressLz4(block)
   }
 }
 
@@ -60,10 +59,7 @@ export async function decompressBlock(content: Buffer, method: CompressionMethod
 async function decompress(content: Buffer, method: CompressionMethod, blockBytes: number, where: string): Promise<Buffer> {
   if (method === 'none') return content
   try {
-    if (isLz4Frame(content)) {
-      checkFrame(content, blockBytes)
-      return await decompressFrame(content)
-    }
+    if (isLz4Frame(content)) return await decompressLz4(content, blockBytes)
     if (content[0] === 0x1f && content[1] === 0x8b) return await gunzipped(content, {maxOutputLength: blockBytes})
   } catch (error) {
     throw new LonghornError('CORRUPT', `${where} cannot be decompressed: ${error instanceof Error ? error.message : String(error)}`, {key: where}, {cause: error})

@@ -1,9 +1,11 @@
-// What there is to know of an LZ4 frame before it is decompressed (LZ4 Frame Format 1.6).
+// LZ4 frames (LZ4 Frame Format 1.6), as upstream writes them, and what there is to know of one before it is decompressed.
 //
 //   u32 LE magic 0x184d2204 | FLG | BD | [u64 content size] | [u32 dictionary] | header checksum
 //   then blocks: u32 LE size, its highest bit set for one that is stored as it is | bytes | [u32 checksum]; a size of 0 ends
 //   [u32 content checksum]
+import {compressFrame, decompressFrame} from 'lz4-napi'
 import {LonghornError} from '../../lib/errors.js'
+import {lz4} from '../../lib/sys/liblz4.js'
 
 const MAGIC = 0x184d2204
 const FLG = {BLOCK_CHECKSUM: 0x10, CONTENT_SIZE: 0x08, DICTIONARY: 0x01} as const
@@ -12,6 +14,17 @@ const MAX_EXPANSION = 255
 
 export function isLz4Frame(content: Buffer): boolean {
   return content.length >= 7 && content.readUInt32LE(0) === MAGIC
+}
+
+/** One frame with independent blocks of 4 MiB and a content checksum. In the thread pool; `data` must not change meanwhile. */
+export function compressLz4(data: Buffer): Promise<Buffer> {
+  return lz4 === undefined ? compressFrame(data, {contentChecksum: true}) : lz4.compress(data)
+}
+
+/** What a frame holds, which is to be `expectedBytes`. In the thread pool. Throws for one that is damaged, and CORRUPT for one that breaks off or holds far more. */
+export async function decompressLz4(frame: Buffer, expectedBytes: number): Promise<Buffer> {
+  checkFrame(frame, expectedBytes)
+  return lz4 === undefined ? decompressFrame(frame) : lz4.decompress(frame, expectedBytes)
 }
 
 /**

@@ -1,12 +1,11 @@
 // The one file that knows the AWS SDK. Any server that speaks S3 will do: only ListObjectsV2, HEAD, GET, PUT and DELETE of single objects are used.
-import {Agent as HttpAgent} from 'node:http'
-import {Agent as HttpsAgent} from 'node:https'
 import type {Readable} from 'node:stream'
 import {rootCertificates} from 'node:tls'
 import {DeleteObjectCommand, GetObjectCommand, HeadObjectCommand, ListObjectsV2Command, PutObjectCommand, S3Client, type ListObjectsV2CommandOutput} from '@aws-sdk/client-s3'
 import {isKind, LonghornError, type ErrorKind} from '../../lib/errors.js'
 import type {TargetUrl} from '../target-url.js'
 import type {BackupKeys} from '../encryption/backup-keys.js'
+import {ProxyHttpAgent, ProxyHttpsAgent} from './http-proxy.js'
 import {cannotFind, checkFolder, checkKey, tooLarge, type BackupStore, type Folder, type StoredObject} from './backup-store.js'
 
 /** Requests at once; others wait for a connection. */
@@ -198,6 +197,8 @@ export class S3Store implements BackupStore {
 }
 
 function createClient(region: string, env: Env): S3Client {
+  // The SDK would write to stderr that it is going to need a newer Node: nothing that a user of this version can do anything about, and mail from cron each night.
+  process.env.AWS_SDK_JS_NODE_VERSION_SUPPORT_WARNING_DISABLED ??= 'true'
   const endpoint = env[ENV.endpoint] || undefined
   const certificates = env[ENV.certificates] || undefined
   const agent = {keepAlive: true, maxSockets: CONNECTIONS}
@@ -215,8 +216,8 @@ function createClient(region: string, env: Env): S3Client {
     requestHandler: {
       connectionTimeout: CONNECT_TIMEOUT_MS,
       socketTimeout: IDLE_TIMEOUT_MS,
-      httpAgent: new HttpAgent(agent),
-      httpsAgent: new HttpsAgent({...agent, ...(certificates === undefined ? {} : {ca: [...rootCertificates, certificates]})}),
+      httpAgent: new ProxyHttpAgent(env, agent),
+      httpsAgent: new ProxyHttpsAgent(env, {...agent, ...(certificates === undefined ? {} : {ca: [...rootCertificates, certificates]})}),
     },
   })
 }

@@ -1,4 +1,4 @@
-import {execFile, spawn} from 'node:child_process'
+import {execFile, spawn, type ChildProcess} from 'node:child_process'
 import {existsSync} from 'node:fs'
 import {mkdir, mkdtemp, rename, rm} from 'node:fs/promises'
 import {createServer, type AddressInfo} from 'node:net'
@@ -37,22 +37,55 @@ export async function minioProgram(): Promise<{readonly path: string} | {readonl
   }
 }
 
-/** A server with one bucket, `backups`, on a free port; ended with the test. Resolves to the environment of its clients. */
+/** A MinIO process with one bucket, `backups`, at a port that it keeps when it is started again. */
+export class Minio {
+  #child: ChildProcess | undefined
+  #exited: Promise<void> = Promise.resolve()
+
+  private constructor(
+    readonly path: string,
+    readonly directory: string,
+    readonly port: number,
+  ) {}
+
+  /** Starts one that keeps its objects below `directory`, and waits until it serves. */
+  static async start(path: string, directory: string): Promise<Minio> {
+    // A folder there is a bucket.
+    await mkdir(join(directory, 'data', 'backups'), {recursive: true})
+    const minio = new Minio(path, directory, await freePort())
+    await minio.start()
+    return minio
+  }
+
+  get endpoint(): string {
+    return `http://127.0.0.1:${this.port}`
+  }
+
+  /** What its clients have in their environment. */
+  get env(): Record<string, string> {
+    return {AWS_ENDPOINTS: this.endpoint, AWS_ACCESS_KEY_ID: 'longhorn-test', AWS_SECRET_ACCESS_KEY: 'longhorn-test-secret'}
+  }
+
+  async start(): Promise<void> {
+    const env = {PATH: process.env.PATH, HOME: this.directory, MINIO_ROOT_USER: 'longhorn-test', MINIO_ROOT_PASSWORD: 'longhorn-test-secret', MINIO_BROWSER: 'off', MINIO_UPDATE: 'off', CI: 'true'}
+    const child = spawn(this.path, ['server', '--quiet', '--address', `127.0.0.1:${this.port}`, join(this.directory, 'data')], {env, stdio: 'ignore'})
+    this.#child = child
+    this.#exited = new Promise<void>(resolve => child.once('exit', () => resolve()))
+    await until(async () => (await fetch(`${this.endpoint}/minio/health/ready`).catch(() => undefined))?.status === 200, 'MinIO is ready', 60_000)
+  }
+
+  /** Ends it at once, as a crash does. Safe twice. */
+  async kill(): Promise<void> {
+    this.#child?.kill('SIGKILL')
+    await this.#exited
+  }
+}
+
+/** A server that ends with the test. Resolves to the environment of its clients. */
 export async function startMinio(t: Test, path: string): Promise<Record<string, string>> {
-  const data = join(t.testdir(), 'data')
-  // A folder there is a bucket.
-  await mkdir(join(data, 'backups'), {recursive: true})
-  const port = await freePort()
-  const env = {PATH: process.env.PATH, HOME: t.testdirName, MINIO_ROOT_USER: 'longhorn-test', MINIO_ROOT_PASSWORD: 'longhorn-test-secret', MINIO_BROWSER: 'off', MINIO_UPDATE: 'off', CI: 'true'}
-  const child = spawn(path, ['server', '--quiet', '--address', `127.0.0.1:${port}`, data], {env, stdio: 'ignore'})
-  const exited = new Promise<void>(resolve => child.once('exit', () => resolve()))
-  t.teardown(async () => {
-    child.kill('SIGKILL')
-    await exited
-  })
-  const endpoint = `http://127.0.0.1:${port}`
-  await until(async () => (await fetch(`${endpoint}/minio/health/ready`).catch(() => undefined))?.status === 200, 'MinIO is ready', 60_000)
-  return {AWS_ENDPOINTS: endpoint, AWS_ACCESS_KEY_ID: 'longhorn-test', AWS_SECRET_ACCESS_KEY: 'longhorn-test-secret'}
+  const minio = await Minio.start(path, t.testdir())
+  t.teardown(() => minio.kill())
+  return minio.env
 }
 
 /** MinIO takes a port number and no open socket; somebody else may take the port in between, which fails the start. */
