@@ -200,6 +200,7 @@ async function returning(rig: Rig, fullSeconds: number): Promise<Row[]> {
   await runFio(rig.uri, FILL, undefined, Math.floor(sizeBytes / 100 / 1024 ** 2) * 1024 ** 2)
   await rig.rpc.replicaList({})
   address = await rig.replica('c')
+  await execa('sync')
   const seconds = await rig.add(address)
   await rig.rpc.replicaDelete({address, instanceName: ''})
   await rig.end('c', 'SIGTERM')

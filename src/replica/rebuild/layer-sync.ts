@@ -31,7 +31,7 @@ export interface LayerSyncOptions {
   readonly pace: RebuildPace
   /** False for a region that is known to be the same: then it is not even compared. By its number. */
   readonly wanted: (region: number) => boolean
-  /** Called with a region when it is done, the bytes that a source has in it, and those that came over the network. */
+  /** Called with a region when it is done, unless nothing is wanted for a long way around it; the bytes that a source has in it, and those that came over the network. */
   readonly done: (region: number, bytes: number, copied: number) => void
 }
 
@@ -63,11 +63,19 @@ class LayerSync {
   async run(): Promise<void> {
     const {lengthBytes} = this.options
     for (let offset = 0; offset < lengthBytes; offset += WINDOW_BYTES) {
-      await this.#window({offset, length: Math.min(WINDOW_BYTES, lengthBytes - offset)})
+      const window = {offset, length: Math.min(WINDOW_BYTES, lengthBytes - offset)}
+      if (!this.#isWanted(window)) continue
+      await this.#window(window)
       this.#writeBack()
     }
     await this.#writingBack
     if (this.#failure !== undefined) throw this.#failure
+  }
+
+  #isWanted({offset, length}: Range): boolean {
+    const last = Math.ceil((offset + length) / REGION_BYTES)
+    for (let region = offset / REGION_BYTES; region < last; region++) if (this.options.wanted(region)) return true
+    return false
   }
 
   /** Has the disk begin with what was copied, so that little is left to sync at the end. The kernel reports an error once: it is kept. */
