@@ -1,7 +1,7 @@
-import {randomBytes} from 'node:crypto'
 import {setTimeout as sleep} from 'node:timers/promises'
 import {LonghornError, messageOf} from '../lib/errors.js'
 import type {DiskInfo} from '../protocol/proto/generated/replica.js'
+import {isRebuildSnapshot, newRebuildSnapshot} from '../protocol/rebuild-snapshot.js'
 import type {RegionSet} from './changed-regions.js'
 import type {MemberLog} from './membership.js'
 import {connectLink} from './open-link.js'
@@ -55,7 +55,7 @@ export class Rebuild {
   readonly #startedAt = performance.now()
   #snapshot = ''
   #link: ReplicaLink | undefined
-  #source: ReplicaLink | undefined
+  #sources: readonly ReplicaLink[] = []
   #info: RebuildInfo
   readonly #ended: Promise<void>
   #end: () => void = () => undefined
@@ -101,9 +101,9 @@ export class Rebuild {
     return this.#link?.mode === 'ERR'
   }
 
-  /** It failed because the replica that it was copied from did: another one will do. */
+  /** It failed because a replica that it was copied from did: the others will do. */
   get lostItsSource(): boolean {
-    return this.#info.state === 'error' && this.#source?.mode === 'ERR' && !this.#stop.signal.aborted
+    return this.#info.state === 'error' && this.#sources.some(({mode}) => mode === 'ERR') && !this.#stop.signal.aborted
   }
 
   /** Resolves when it has ended, in whatever way. */
@@ -116,7 +116,6 @@ export class Rebuild {
     const facts = await this.#control.inspect()
     // What was in use at a crash counts as a member, and is one before anything changes.
     if (!this.#options.resync) await volume.recorded()
-    // One only: purges come to each replica at another time, and a layer of one may not fit on those below it of another.
     const source = volume.readers.find(link => link.canRebuild)
     if (source === undefined) throw new LonghornError('NO_DATA', 'no replica of the volume can be copied from: those of upstream are no sources for this engine')
     if (facts.features.length === 0) {
@@ -127,7 +126,7 @@ export class Rebuild {
     }
     this.#host.members.checkSameVolume(this.#control.address, facts.membership)
     const {layers, parent} = await this.#host.control(source).layers()
-    const request = {name: `rebuild-${randomBytes(6).toString('hex')}`, userCreated: false, created: now(), labels: {}}
+    const request = {name: newRebuildSnapshot(), userCreated: false, created: now(), labels: {}}
     this.#snapshot = `volume-snap-${request.name}.img`
     const joined = await this.#control.join({
       session,
@@ -149,9 +148,9 @@ export class Rebuild {
       volume.addReplica(link)
     })
     const below = await this.#host.control(source).layers()
-    if (source.mode !== 'RW') throw source.failure ?? new LonghornError('IO', `replica ${source.address}, which was to be copied, was dropped`)
-    this.#source = source
-    const from = [source.address]
+    this.#sources = [source, ...(await this.#alike(source, below.layers))]
+    this.#checkSources()
+    const from = this.#sources.map(({address}) => address)
     await this.#control.rebuild({
       session,
       sources: from,
@@ -161,6 +160,22 @@ export class Rebuild {
     })
     this.#info = {...this.#info, sources: from}
     this.#host.log.info({replica: link.address, sources: from, resync: this.#options.resync}, 'rebuild begun')
+  }
+
+  /** Other replicas with the same layers. Purges come to each at another time. */
+  async #alike(source: ReplicaLink, layers: readonly DiskInfo[]): Promise<ReplicaLink[]> {
+    const wanted = chainText(layers)
+    const others = this.#host.volume.readers.filter(link => link !== source && link.canRebuild)
+    const found = await Promise.allSettled(others.map(async link => (await this.#host.control(link).layers()).layers))
+    return others.filter((_, index) => {
+      const result = found[index]!
+      return result.status === 'fulfilled' && chainText(result.value) === wanted
+    })
+  }
+
+  #checkSources(): void {
+    const lost = this.#sources.find(({mode}) => mode !== 'RW')
+    if (lost !== undefined) throw lost.failure ?? new LonghornError('NO_DATA', `replica ${lost.address}, which is copied, was dropped`)
   }
 
   async #finishLater(): Promise<void> {
@@ -192,9 +207,8 @@ export class Rebuild {
   async #finish(): Promise<void> {
     const link = this.#link!
     const {volume, session, members, control} = this.#host
-    const source = this.#source!
-    if (source.mode !== 'RW') throw source.failure ?? new LonghornError('NO_DATA', `replica ${source.address}, which was copied, was dropped`)
-    await this.#control.finishRebuild(session, (await control(source).layers()).layers)
+    this.#checkSources()
+    await this.#control.finishRebuild(session, (await control(this.#sources[0]!).layers()).layers)
     if (link.mode === 'ERR') throw link.failure ?? new LonghornError('IO', 'the replica was dropped')
     link.member = true
     // Before it is read: a replica that was read is one that counts.
@@ -203,15 +217,30 @@ export class Rebuild {
     volume.promote(link)
   }
 
-  /** The snapshot that it joined at is of no use any more. */
+  /** The snapshot that it joined at is of no use any more; nor are those that engines which ended in the middle have left, when nothing is being rebuilt. */
   async #cleanUp(): Promise<void> {
-    const results = await Promise.allSettled(this.#host.volume.members.map(link => this.#host.control(link).markRemoved(this.#snapshot)))
+    const {volume} = this.#host
+    const left = volume.members.every(({mode}) => mode === 'RW') ? await this.#leftSnapshots() : []
+    const unused = [...new Set([this.#snapshot, ...left])]
+    const results = await Promise.allSettled(volume.members.flatMap(link => unused.map(snapshot => this.#host.control(link).markRemoved(snapshot))))
     for (const result of results) {
-      if (result.status === 'rejected') this.#host.log.warn({snapshot: this.#snapshot, reason: messageOf(result.reason)}, 'the snapshot of a rebuild could not be marked as removed')
+      if (result.status === 'rejected') this.#host.log.warn({snapshots: unused, reason: messageOf(result.reason)}, 'the snapshot of a rebuild could not be marked as removed')
     }
     // While another replica is being rebuilt this is refused; the next one gives back the space of both.
     const purges = await Promise.allSettled(this.#host.volume.readers.filter(link => link.canRebuild).map(link => this.#host.control(link).purge()))
     for (const purge of purges) if (purge.status === 'rejected') this.#host.log.debug({reason: messageOf(purge.reason)}, 'a replica does not purge now')
+  }
+
+  async #leftSnapshots(): Promise<string[]> {
+    const able = this.#host.volume.readers.find(link => link.canRebuild)
+    if (able === undefined) return []
+    try {
+      const {layers} = await this.#host.control(able).layers()
+      return layers.filter(({name, removed}) => isRebuildSnapshot(name) && !removed).map(({name}) => name)
+    } catch (error) {
+      this.#host.log.warn({reason: messageOf(error)}, 'the snapshots that earlier rebuilds have left are not known')
+      return []
+    }
   }
 
   async #fail(error: unknown): Promise<void> {
@@ -224,6 +253,11 @@ export class Rebuild {
     await this.#control.close().catch(() => undefined)
     if (this.#snapshot !== '' && this.#link !== undefined) await this.#cleanUp()
   }
+}
+
+/** What layers are alike by. */
+function chainText(layers: readonly DiskInfo[]): string {
+  return JSON.stringify(layers.map(({name, parent, created, removed, lengthBytes}) => [name, parent, created, removed, String(lengthBytes)]).sort())
 }
 
 /** A record of its own says that it was a member once. */

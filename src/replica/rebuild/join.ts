@@ -8,6 +8,7 @@ import {listDirectory, readLayer, readReplicaDirectory, readVolumeMeta, type Lay
 import {formatLayerMeta, newHeadMeta} from '../layer-meta.js'
 import {checksumFile, FIRST_HEAD, isHeadName, isLayerName, isTemporaryName, metaFile, nextHeadName, snapshotFile} from '../layer-names.js'
 import {openReplica} from '../open-replica.js'
+import {isRebuildSnapshot} from '../../protocol/rebuild-snapshot.js'
 import {newVolumeMeta, type VolumeMeta} from '../volume-meta.js'
 import {writeVolumeMeta} from '../volume-meta-file.js'
 import {sameLayer, type LayerDescription} from './layer-description.js'
@@ -34,7 +35,7 @@ export interface JoinedDirectory {
   readonly formerHead: string | undefined
   /** What has changed since it was dropped is all that can differ in `formerHead`, and in `doubtful`. */
   readonly comparable: boolean
-  /** Layers that were here, and that may hold something else than those of the same name on the others. */
+  /** Layers that are here, and that may hold something else than those of the same name on the others. */
   readonly doubtful: ReadonlySet<string>
 }
 
@@ -47,16 +48,18 @@ export interface JoinedDirectory {
  */
 export async function joinDirectory(path: string, request: JoinRequest, lock: DirectoryLock, disk: DiskSteps = realDisk): Promise<JoinedDirectory> {
   try {
-    const formerHead = request.resync ? await joinWhole(path, request, lock, disk) : undefined
-    if (formerHead !== undefined) return {whole: true, formerHead, comparable: false, doubtful: new Set()}
-    return await rearrange(path, request, disk)
+    const whole = request.resync ? await joinWhole(path, request, lock, disk) : undefined
+    return whole ?? (await rearrange(path, request, disk))
   } catch (error) {
     throw ioFailure(`preparing ${path} for a rebuild`, error)
   }
 }
 
-/** Takes the snapshot here, if all other layers are the same. The name of its file, or undefined when they are not. */
-async function joinWhole(path: string, request: JoinRequest, lock: DirectoryLock, disk: DiskSteps): Promise<string | undefined> {
+/**
+ * Takes the snapshot here, if there are the same layers as on the others; undefined when there are not. The former head, and the layer below it, may have been
+ * written at a crash.
+ */
+async function joinWhole(path: string, request: JoinRequest, lock: DirectoryLock, disk: DiskSteps): Promise<JoinedDirectory | undefined> {
   const file = snapshotFile(request.snapshot)
   const found = await readReplicaDirectory(path).catch((error: unknown) => {
     if (isKind(error, 'CORRUPT') || isKind(error, 'NOT_FOUND')) return undefined
@@ -67,9 +70,10 @@ async function joinWhole(path: string, request: JoinRequest, lock: DirectoryLock
   const ours = [...found.chain.slice(0, -1), ...found.others.filter(layer => !isHeadName(layer.file))]
   const same = ours.length === theirs.size - 1 && ours.every(layer => theirs.get(layer.file)?.meta.parent === layer.meta.parent)
   if (!same || found.chain.at(-1)!.meta.parent !== theirs.get(file)?.meta.parent) return undefined
-  // The last two are made the same, and must fit on what lies below them here; see doubtfulLayers().
-  const third = [theirs.get(theirs.get(file)!.meta.parent)?.meta.parent ?? ''].find(name => name !== '')
-  if (third !== undefined && (theirs.get(third)?.meta.removed === true || ours.some(layer => layer.file === third && layer.meta.removed))) return undefined
+  const doubtful = new Set([file, found.chain.at(-1)!.meta.parent, ...unverified(found.chain)])
+  // They are made the same, and must fit on what lies below them here; see doubtfulLayers().
+  const below = found.chain[found.chain.findIndex(layer => doubtful.has(layer.file)) - 1]
+  if (below !== undefined && (below.meta.removed || theirs.get(below.file)!.meta.removed)) return undefined
   const volume = await openReplica(path, {lock, disk})
   try {
     const {userCreated, labels} = theirs.get(file)!.meta
@@ -79,7 +83,7 @@ async function joinWhole(path: string, request: JoinRequest, lock: DirectoryLock
     // Not closed: it is not clean before it has been compared.
     await volume.abandon()
   }
-  return file
+  return {whole: true, formerHead: file, comparable: false, doubtful}
 }
 
 async function rearrange(path: string, request: JoinRequest, disk: DiskSteps): Promise<JoinedDirectory> {
@@ -144,6 +148,7 @@ async function sharedFiles(path: string, files: readonly string[]): Promise<Set<
  *   block that is discarded in the head then becomes a hole where nothing is left below, and zeros elsewhere: one replica's hole
  *   on what the other still has below would bring that back.
  * - The one below the head of a replica that was not closed: a power cut may have come before the flush of that snapshot.
+ * - Those of a resync that did not come to its end; see unverified().
  */
 function doubtfulLayers(
   theirs: readonly LayerDescription[],
@@ -151,10 +156,28 @@ function doubtfulLayers(
   known: ReadonlyMap<string, Layer>,
   before: VolumeMeta | undefined,
 ): Set<string> {
+  const suspect = unverified(chainIn(known, before?.head))
   // Also of those that are not the same, because one replica has merged what is below them and the other has not.
   const removed = new Set(theirs.flatMap(({file, meta}) => (meta.removed || known.get(file)?.meta.removed === true ? [file] : [])))
   const last = before?.dirty === true ? known.get(before.head)?.meta.parent : undefined
-  return new Set(same.flatMap(({file, meta}) => (removed.has(file) || removed.has(meta.parent) || file === last ? [file] : [])))
+  return new Set(same.flatMap(({file, meta}) => (removed.has(file) || removed.has(meta.parent) || file === last || suspect.has(file) ? [file] : [])))
+}
+
+/** What there is of the chain that ends in this head, the head last. */
+function chainIn(known: ReadonlyMap<string, Layer>, head: string | undefined): Layer[] {
+  const chain: Layer[] = []
+  for (let layer = known.get(head ?? ''); layer !== undefined && !chain.includes(layer); layer = known.get(layer.meta.parent)) chain.unshift(layer)
+  return chain
+}
+
+/**
+ * The layers of a chain, the head last, that a rebuild or resync of this replica may have left as they were: it ended before it had compared them. Its snapshot is not
+ * marked as removed here then. It goes from the layer below the oldest such snapshot to the top.
+ */
+function unverified(chain: readonly Layer[]): Set<string> {
+  const oldest = chain.findIndex(({file, meta}) => isRebuildSnapshot(file) && !meta.removed)
+  if (oldest === -1) return new Set()
+  return new Set(chain.slice(Math.max(0, oldest - 1), -1).map(({file}) => file))
 }
 
 /** The files of a layer that is complete from now on: its description appears last. */

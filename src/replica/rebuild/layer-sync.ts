@@ -87,14 +87,15 @@ class LayerSync {
   }
 
   async #window(window: Range): Promise<void> {
-    const theirs = await this.options.sources.ask(source => dataAt(source, window))
+    const {sources} = this.options
+    const theirs = await sources.askEach(source => dataAt(source, window))
     const end = window.offset + window.length
     let next = window.offset
     const worker = async (): Promise<void> => {
       while (next < end) {
         const region = {offset: next, length: Math.min(REGION_BYTES, end - next)}
         next += region.length
-        await this.#region(region, overlaps(theirs, [region]))
+        await this.#region(region, overlaps(theirs[sources.indexFor(region.offset / REGION_BYTES)]!, [region]))
       }
     }
     const results = await Promise.allSettled(Array.from({length: AT_ONCE}, worker))
@@ -109,8 +110,7 @@ class LayerSync {
       await this.options.pace.run(bytes, async () => {
         const ours = this.#blocks(region)
         if (theirs.length === 0) await this.#punch(ours)
-        // From one source as a whole: what newer layers hide may differ between them.
-        else copied = await this.options.sources.ask(source => this.#make(source, region, ours))
+        else copied = await this.options.sources.askFor(number, source => this.#make(source, region, ours))
       })
     }
     this.options.done(number, bytes, copied)

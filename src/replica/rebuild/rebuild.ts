@@ -1,7 +1,7 @@
 import {randomBytes} from 'node:crypto'
 import {stat} from 'node:fs/promises'
 import {join} from 'node:path'
-import type {TcpAddress} from '../../lib/address.js'
+import {formatAddress, type TcpAddress} from '../../lib/address.js'
 import {errnoOf, LonghornError, messageOf} from '../../lib/errors.js'
 import type {Log} from '../../lib/log.js'
 import {DIGEST_KEY_BYTES} from '../../protocol/frame.js'
@@ -37,9 +37,6 @@ export interface RebuildRequest {
   /** A bit for each region: what may have changed since the replica was dropped; undefined when that is not known. */
   readonly changed: Buffer | undefined
 }
-
-/** What engines call the snapshots that replicas join at. */
-const REBUILD_SNAPSHOT = /^volume-snap-rebuild-[0-9a-f]{12}\.img$/
 
 /** Of what is taken for unchanged, this many regions in a layer are compared all the same. */
 const SAMPLES = 16
@@ -118,14 +115,16 @@ export class Rebuild {
     else this.#log.error({reason: error}, 'the rebuild failed')
   }
 
-  async #run(request: RebuildRequest, pace: RebuildPace): Promise<void> {
-    await this.#view!.connectAll()
+  async #run(wanted: RebuildRequest, pace: RebuildPace): Promise<void> {
+    const sources = await this.#view!.connectAll()
+    if (sources.length < wanted.sources.length) this.#log.warn({sources: sources.map(formatAddress)}, 'not all sources can be reached')
+    const request = {...wanted, sources}
     /** Those of which only what is known to have changed was looked at. */
     const partly: RebuildRequest['layers'][number][] = []
     let trusted = this.joined.comparable && request.changed !== undefined
     for (const layer of request.layers) {
       const before = this.#status.done
-      if (await this.#needed(layer, request)) {
+      if (await this.#needed(layer)) {
         const differs = await this.#layer(layer, request, trusted, pace)
         if (!differs) partly.push(layer)
         // They fit together only if all of them are the same in the same places.
@@ -137,17 +136,9 @@ export class Rebuild {
     }
   }
 
-  /**
-   * A layer that is complete here is the same. In a replica that is whole, only the last two may have been written at the crash, and those
-   * above a resync before this one that did not come to its end: its snapshot is not marked as removed.
-   */
-  async #needed({file}: LayerDescription, {layers, snapshot}: RebuildRequest): Promise<boolean> {
-    if (!this.joined.whole) return !(await exists(join(this.directory, metaFile(file))))
-    const byName = new Map(layers.map(layer => [layer.file, layer.meta]))
-    const newestFirst: string[] = []
-    for (let name = snapshot; name !== '' && byName.has(name); name = byName.get(name)!.parent) newestFirst.push(name)
-    const unfinished = newestFirst.findLastIndex(name => REBUILD_SNAPSHOT.test(name) && !byName.get(name)!.removed)
-    return newestFirst.slice(0, Math.max(2, unfinished + 1)).includes(file)
+  /** A layer that is complete here is the same; but for some, in a replica that is whole. */
+  async #needed({file}: LayerDescription): Promise<boolean> {
+    return this.joined.whole ? this.joined.doubtful.has(file) : !(await exists(join(this.directory, metaFile(file))))
   }
 
   async #layer(layer: RebuildRequest['layers'][number], request: RebuildRequest, trusted: boolean, pace: RebuildPace): Promise<boolean> {

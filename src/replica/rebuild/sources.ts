@@ -3,7 +3,10 @@ import {LonghornError, messageOf} from '../../lib/errors.js'
 import type {Hello} from '../../protocol/hello.js'
 import {SourceConnection} from './source-connection.js'
 
-/** Connections to all replicas that have the same thing; a request goes to the one with the least to do, and to another when that fails. */
+/**
+ * Connections to all replicas that have the same thing. What is read the same everywhere is asked of the one with the least to do, and of another
+ * when that fails. Layers may differ in what newer ones hide, so a region of them is asked of one that its number decides, for all layers.
+ */
 export class Sources {
   readonly #connections: (SourceConnection | undefined)[]
 
@@ -36,10 +39,26 @@ export class Sources {
     }
   }
 
-  /** Connects to all of them, which keeps them from purging what is being read. Throws when that is not possible with any. */
-  async connectAll(): Promise<void> {
+  /** Connects to all of them, which keeps them from purging what is being read. Those that can be reached; throws when that is none. */
+  async connectAll(): Promise<readonly TcpAddress[]> {
     const results = await Promise.allSettled(this.addresses.map((_, index) => this.#connect(index)))
     if (results.every(result => result.status === 'rejected')) await this.ask(() => Promise.resolve())
+    return this.addresses.filter((_, index) => results[index]!.status === 'fulfilled')
+  }
+
+  /** Of the one that has the say in a region. Throws when that one fails. */
+  async askFor<T>(region: number, question: (source: SourceConnection) => Promise<T>): Promise<T> {
+    this.signal.throwIfAborted()
+    return question(await this.#connect(this.indexFor(region)))
+  }
+
+  /** Of each, in the order of their indexes. Throws when one fails. */
+  askEach<T>(question: (source: SourceConnection) => Promise<T>): Promise<T[]> {
+    return Promise.all(this.addresses.map((_, index) => this.askFor(index, question)))
+  }
+
+  indexFor(region: number): number {
+    return region % this.addresses.length
   }
 
   close(): void {

@@ -35,3 +35,23 @@ t.test('a snapshot that the others have, and that was not taken here, is no laye
   t.ok(readFileSync(join(directory, 'volume-snap-s.img')).equals(data), 'what was written is kept, which saves copying')
   for (const file of readdirSync(directory).filter(name => name.endsWith('.img'))) t.equal(statSync(join(directory, file)).nlink, 1, file)
 })
+
+t.test('what a resync has not compared is not taken for the same by the rebuild that follows', async t => {
+  const directory = upstreamReplica(t)
+  const {chain, volume} = await readReplicaDirectory(directory)
+  const below = chain.slice(0, -1).map(({file, meta, sizeBytes}) => ({file, meta, lengthBytes: sizeBytes}))
+  const template = {...chain.at(-1)!.meta, created: CREATED, labels: null}
+  const first = {file: 'volume-snap-rebuild-00000000000a.img', meta: {...template, parent: below.at(-1)!.file}, lengthBytes: volume.sizeBytes}
+  const second = {file: 'volume-snap-rebuild-00000000000b.img', meta: {...template, parent: first.file}, lengthBytes: volume.sizeBytes}
+  const common = {sizeBytes: volume.sizeBytes, created: CREATED, related: true}
+  const lock = new DirectoryLock(directory)
+  t.teardown(() => lock.close())
+  const resync = await joinDirectory(directory, {...common, snapshot: 'rebuild-00000000000a', layers: [...below, first], resync: true}, lock)
+  t.strictSame([resync.whole, [...resync.doubtful].sort()], [true, [first.file, below.at(-1)!.file].sort()], 'the former head and the layer below it')
+
+  const again = await joinDirectory(directory, {...common, snapshot: 'rebuild-00000000000b', layers: [...below, first, second], resync: false}, lock)
+  t.equal(again.whole, false)
+  const files = readdirSync(directory)
+  for (const {file} of [first, below.at(-1)!]) t.notOk(files.includes(`${file}.meta`), `${file} is compared again`)
+  t.ok(files.includes(`${below[0]!.file}.meta`), 'the lowest layer is the same')
+})
