@@ -1,13 +1,10 @@
-import {read} from 'node:fs'
-import {promisify} from 'node:util'
+import {open} from 'node:fs/promises'
 import {LonghornError} from '../lib/errors.js'
-import {forgetCached} from '../lib/sys/page-cache.js'
+import {forgetCached, readNothingAhead} from '../lib/sys/page-cache.js'
 import {checkRange, endBlock, firstBlock, type HeadContext} from './head-context.js'
 import type {HeadWriter} from './head-writer.js'
 import {ioFailure} from './io-failure.js'
 import {BLOCK_BYTES, NO_LAYER} from './sector-map.js'
-
-const readLater = promisify(read)
 
 interface Run {
   readonly offset: number
@@ -72,9 +69,12 @@ export class HeadRepairer {
     const {head} = this.context.stack
     const back = Buffer.allocUnsafe(length)
     try {
-      forgetCached(head.fd, offset, length)
+      // A descriptor of its own, of the same file whatever it is called by now: what follows may be bad as well.
+      await using file = await open(`/proc/self/fd/${head.fd}`, 'r')
+      readNothingAhead(file.fd)
+      forgetCached(file.fd, offset, length)
       for (let done = 0; done < length; ) {
-        const {bytesRead} = await readLater(head.fd, back, done, length - done, offset + done)
+        const {bytesRead} = await file.read(back, done, length - done, offset + done)
         if (bytesRead === 0) throw new Error('the file is shorter than what was written to it')
         done += bytesRead
       }

@@ -2,7 +2,7 @@ import {createHash} from 'node:crypto'
 import {open} from 'node:fs/promises'
 import {join} from 'node:path'
 import {errnoOf, LonghornError} from '../../lib/errors.js'
-import {forgetCached} from '../../lib/sys/page-cache.js'
+import {forgetCached, readNothingAhead} from '../../lib/sys/page-cache.js'
 import {BLOCK_BYTES, BLOCK_FLAG, BLOCKS_PER_REGION, DIGEST_BYTES, MOST_REGIONS, REGION_BYTES, REGION_STATE} from '../../protocol/scrub-units.js'
 import {ioFailure} from '../io-failure.js'
 import {isHeadName} from '../layer-names.js'
@@ -126,6 +126,7 @@ export class LayerScrubber {
       await using file = await open(join(volume.directory.path, layer), 'r+')
       for (let done = 0; done < bytes.length; ) done += (await file.write(bytes, done, bytes.length - done, offset + done)).bytesWritten
       await file.datasync()
+      readNothingAhead(file.fd)
       forgetCached(file.fd, offset, bytes.length)
       const back = Buffer.alloc(bytes.length)
       await readPadded(file, back, offset)
