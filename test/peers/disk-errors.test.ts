@@ -1,9 +1,11 @@
 // A replica on a disk that returns errors, under a load that knows what it has been promised. The other replicas are on a good one.
+import {rmSync} from 'node:fs'
 import {connect} from 'node:net'
 import {join} from 'node:path'
 import t, {type Test} from 'tap'
+import {isKind} from '../../src/lib/errors.js'
 import {FRAME} from '../../src/protocol/frame.js'
-import {ReplicaMode} from '../../src/protocol/proto/generated/controller.js'
+import {ReplicaMode, type VolumeScrubStatusResponse} from '../../src/protocol/proto/generated/controller.js'
 import {sameImages, SIZE_BYTES, System, verifyImages, type Replica} from '../crash/support/system.js'
 import {VerifiedLoad} from '../crash/support/verified-load.js'
 import {seededRandom, type Random} from '../replica/support/random.js'
@@ -55,6 +57,19 @@ async function snapshot(system: System, name: string): Promise<void> {
   await system.ask(rpc => rpc.volumeSnapshot({name, labels: new Map(), freezeFilesystem: false}, {timeoutMs: 60_000}))
 }
 
+function isBusy(error: unknown): false {
+  if (isKind(error, 'BUSY')) return false
+  throw error
+}
+
+async function scrub(system: System): Promise<VolumeScrubStatusResponse> {
+  const begun = (): Promise<boolean> => system.ask(rpc => rpc.volumeScrub({})).then(() => true, isBusy)
+  await until(begun, 'it can be scrubbed: no replica is purging', 60_000)
+  const status = (): Promise<VolumeScrubStatusResponse> => system.ask(rpc => rpc.volumeScrubStatus({}))
+  await until(async () => (await status()).state !== 'in_progress', 'it is scrubbed', 60_000)
+  return status()
+}
+
 /** The disk is repaired and the replica started again. */
 async function comesBack({disk, system, bad}: Rig): Promise<void> {
   bad.daemon.signal('SIGTERM')
@@ -84,11 +99,12 @@ async function ends(t: Test, {system, load}: Rig, snapshots: readonly string[] =
   }
 }
 
-/** Reads with enough requests in flight that every replica gets some. */
-async function readAtOnce(t: Test, peer: FramePeer, from: number, to: number): Promise<void> {
-  const size = 128 * 1024
-  for (let offset = from; offset < to; offset += size) peer.send({sequence: offset / size, type: FRAME.READ, offset: BigInt(offset), size})
-  for (let offset = from; offset < to; offset += size) if ((await peer.next(60_000)).type !== FRAME.RESPONSE) t.fail('a read failed')
+/** Reads at random, with enough requests in flight that every replica gets some. */
+async function readAtOnce(t: Test, peer: FramePeer, random: Random, from: number, to: number): Promise<void> {
+  const size = 16 * BLOCK
+  const count = (to - from) / size
+  for (let sequence = 0; sequence < count; sequence++) peer.send({sequence, type: FRAME.READ, offset: BigInt(from + random.below(count) * size), size})
+  for (let answers = 0; answers < count; answers++) if ((await peer.next(60_000)).type !== FRAME.RESPONSE) t.fail('a read failed')
 }
 
 for (const kind of ['ext4', 'xfs'] as const) {
@@ -118,7 +134,7 @@ for (const kind of ['ext4', 'xfs'] as const) {
 
 t.test('bad sectors, in the head and in a snapshot: they are rewritten, and the replica stays', {skip}, async t => {
   const all = await rig(t, 'ext4', 3)
-  const {disk, system, load, bad} = all
+  const {disk, system, load, random, bad} = all
   await snapshot(system, 'below')
   await load.progress(1500)
   await load.stop()
@@ -128,12 +144,86 @@ t.test('bad sectors, in the head and in a snapshot: they are rewritten, and the 
   await disk.damage(frozen, 8 * MIB, 64 * BLOCK)
   const reader = new FramePeer(connect(system.socket))
   t.teardown(() => reader.socket.destroy())
-  const said = (text: string): boolean => system.engine!.stderr.some(line => line.includes(text))
+  // Only the last lines are kept.
+  const seen = new Set<string>()
+  const said = (text: string): boolean => {
+    if (system.engine!.stderr.some(line => line.includes(text))) seen.add(text)
+    return seen.has(text)
+  }
   await until(async () => {
-    await readAtOnce(t, reader, 4 * MIB, 12 * MIB)
-    return said('what could not be read was repaired') && said('a snapshot differed and was healed')
+    await readAtOnce(t, reader, random, 4 * MIB, 12 * MIB)
+    return [said('what could not be read was repaired'), said('a snapshot differed and was healed')].every(Boolean)
   }, 'both are made good', 60_000)
+  await scrub(system)
+  await until(async () => {
+    await readAtOnce(t, reader, random, 4 * MIB, 12 * MIB)
+    return (await disk.fail({})) === 0
+  }, 'nothing bad is left', 60_000)
   t.equal(await modeOf(system, bad), ReplicaMode.RW)
   load.start()
   await ends(t, all, ['below'])
+})
+
+t.test('writes fail during a snapshot: it says so, the others go on, and it works again afterwards', {skip}, async t => {
+  const all = await rig(t, 'ext4')
+  const {disk, system, load, bad} = all
+  await snapshot(system, 'one')
+  await load.progress(300)
+  await snapshot(system, 'two')
+  await disk.fail({writes: true})
+  const outcome = await snapshot(system, 'three').then(() => 'taken', (error: unknown) => String(error))
+  t.match(outcome, /taken|input\/output error|i\/o error|read-only/i, 'it is refused with the reason, or taken by the others')
+  await dropped(t, all, /error|read-only/i)
+  await until(() => snapshot(system, 'four').then(() => true, () => false), 'a snapshot of what is left can be taken', 30_000)
+  await load.progress(300)
+  t.equal(load.errors, 0)
+  await comesBack(all)
+  await rebuilt(all)
+  t.equal(await modeOf(system, bad), ReplicaMode.RW)
+  await snapshot(system, 'five')
+  await ends(t, all, ['one', 'two', 'four', 'five'])
+})
+
+t.test('the target of a rebuild has a bad disk, and then a good one', {skip}, async t => {
+  const all = await rig(t, 'xfs')
+  const {disk, system, load, bad} = all
+  await snapshot(system, 'one')
+  bad.daemon.signal('SIGKILL')
+  await load.progress(500)
+  await bad.daemon.exited
+  await system.restart(bad)
+  await system.ask(rpc => rpc.replicaAdd({address: bad.address, bytesPerSecond: 2n * 1024n * 1024n}, {timeoutMs: 60_000}))
+  await disk.fail({writes: true})
+  const info = async () => (await system.ask(rpc => rpc.replicaRebuildList({}))).rebuilds.find(({address}) => address === bad.address)
+  await until(async () => (await info())?.state === 'error', 'the rebuild has failed', 60_000)
+  t.match((await info())?.error, /input\/output error|i\/o error|read-only/i)
+  await load.progress(300)
+  t.equal(load.errors, 0, 'the initiator does not notice')
+  await comesBack(all)
+  await rebuilt(all)
+  await ends(t, all, ['one'])
+})
+
+t.test('the source of a rebuild cannot be read: it goes on with another one', {skip}, async t => {
+  const all = await rig(t, 'ext4', 3)
+  const {disk, system, load, bad, others: [, target]} = all
+  await snapshot(system, 'one')
+  await load.progress(300)
+  await snapshot(system, 'two')
+  target!.daemon.signal('SIGKILL')
+  await load.progress(300)
+  await load.stop()
+  await target!.daemon.exited
+  // All of it has to be copied, also what nobody reads.
+  rmSync(target!.directory, {recursive: true})
+  await system.restart(target!)
+  disk.forget(bad.directory)
+  const frozen = join(bad.directory, 'volume-snap-one.img')
+  for (const at of [4, 8, 16, 24]) await disk.damage(frozen, at * MIB, 256 * BLOCK)
+  await system.ask(rpc => rpc.replicaAdd({address: target!.address, bytesPerSecond: 0n}, {timeoutMs: 60_000}))
+  await until(async () => (await modeOf(system, target!)) === ReplicaMode.RW, 'it is rebuilt', 60_000)
+  t.ok(system.engine!.stderr.some(line => line.includes('goes on with another source')))
+  await until(async () => (await scrub(system)).found === 0n, 'nothing bad is left', 60_000)
+  load.start()
+  await ends(t, all, ['one', 'two'])
 })

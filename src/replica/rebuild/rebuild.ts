@@ -1,7 +1,7 @@
 import {stat} from 'node:fs/promises'
 import {join} from 'node:path'
 import type {TcpAddress} from '../../lib/address.js'
-import {errnoOf, LonghornError, messageOf} from '../../lib/errors.js'
+import {errnoOf, isKind, LonghornError, messageOf} from '../../lib/errors.js'
 import type {Log} from '../../lib/log.js'
 import type {DiskSteps} from '../disk-steps.js'
 import {ioFailure} from '../io-failure.js'
@@ -22,6 +22,8 @@ export interface RebuildStatus {
   readonly done: number
   readonly total: number
   readonly copied: number
+  /** It failed because the sources cannot be used any more, and not for a reason of this replica. */
+  readonly sourceFailed: boolean
 }
 
 export interface RebuildRequest {
@@ -49,7 +51,7 @@ const SAMPLES = 16
 export class Rebuild {
   readonly #abort = new AbortController()
   readonly #log: Log
-  #status: RebuildStatus = {state: '', error: '', done: 0, total: 0, copied: 0}
+  #status: RebuildStatus = {state: '', error: '', done: 0, total: 0, copied: 0, sourceFailed: false}
   #running: Promise<void> = Promise.resolve()
   #view: Sources | undefined
   /** Who waits for what lies below before the sources are known. */
@@ -97,7 +99,10 @@ export class Rebuild {
     this.#status = {...this.#status, state: 'in_progress', total}
     this.#running = this.#run(request, new RebuildPace(request.bytesPerSecond, busy, this.#abort.signal)).then(
       () => this.#end('complete', ''),
-      (error: unknown) => this.#end('error', messageOf(error)),
+      (error: unknown) => {
+        this.#status = {...this.#status, sourceFailed: isKind(error, 'UNREACHABLE')}
+        this.#end('error', messageOf(error))
+      },
     )
   }
 

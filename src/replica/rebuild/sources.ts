@@ -16,7 +16,7 @@ export class Sources {
     this.#connections = addresses.map(() => undefined)
   }
 
-  /** Throws the last failure when none can answer, and the signal's reason. */
+  /** UNREACHABLE with the last failure when none can answer; the signal's reason; at once what is not a failure of a source. */
   async ask<T>(question: (source: SourceConnection) => Promise<T>): Promise<T> {
     const failed = new Set<number>()
     let last: unknown
@@ -30,6 +30,8 @@ export class Sources {
       try {
         return await question(await this.#connect(index))
       } catch (error) {
+        // What a source says or fails at is one; what our own disk does is Node's error.
+        if (!(error instanceof LonghornError)) throw error
         last = error
         failed.add(index)
       }

@@ -3,7 +3,6 @@ import {open, type FileHandle} from 'node:fs/promises'
 import {join} from 'node:path'
 import {LonghornError} from '../../lib/errors.js'
 import {scannerFor} from '../../lib/sys/file-extents.js'
-import {readNothingAhead} from '../../lib/sys/page-cache.js'
 import {BLOCK_BYTES, BLOCKS_PER_REGION, REGION_BYTES} from '../../protocol/scrub-units.js'
 import type {Layer} from '../layer-chain.js'
 import {isHeadName} from '../layer-names.js'
@@ -43,8 +42,6 @@ export class LayerFiles implements AsyncDisposable {
     if (known !== undefined) return known
     const file = await open(join(this.volume.directory.path, layer), constants.O_RDONLY)
     this.#open.set(layer, file)
-    // Else a block beside a bad one would count as bad.
-    readNothingAhead(file.fd)
     // Else asking for the extents would wait for the disk, in the event loop.
     await file.datasync()
     return file

@@ -2,11 +2,11 @@ import {createHash} from 'node:crypto'
 import {open} from 'node:fs/promises'
 import {join} from 'node:path'
 import {errnoOf, LonghornError} from '../../lib/errors.js'
-import {forgetCached, readNothingAhead} from '../../lib/sys/page-cache.js'
 import {BLOCK_BYTES, BLOCK_FLAG, BLOCKS_PER_REGION, DIGEST_BYTES, MOST_REGIONS, REGION_BYTES, REGION_STATE} from '../../protocol/scrub-units.js'
 import {ioFailure} from '../io-failure.js'
 import {isHeadName} from '../layer-names.js'
 import {Pace} from '../purge/copy-data.js'
+import {readFromDisk} from '../read-back.js'
 import type {ReplicaVolume} from '../replica-volume.js'
 import {LayerFiles, readPadded} from './layer-files.js'
 
@@ -88,7 +88,7 @@ export class LayerScrubber {
       const holder = holders[(offset + done - region * REGION_BYTES) / BLOCK_BYTES]
       if (holder === undefined) continue
       try {
-        await readPadded(await files.file(holder), data.subarray(done, done + BLOCK_BYTES), offset + done)
+        await readBlock(files, holder, data.subarray(done, done + BLOCK_BYTES), offset + done)
       } catch (error) {
         throw ioFailure(`reading ${BLOCK_BYTES} bytes at ${offset + done} from ${holder}`, error)
       }
@@ -126,10 +126,7 @@ export class LayerScrubber {
       await using file = await open(join(volume.directory.path, layer), 'r+')
       for (let done = 0; done < bytes.length; ) done += (await file.write(bytes, done, bytes.length - done, offset + done)).bytesWritten
       await file.datasync()
-      readNothingAhead(file.fd)
-      forgetCached(file.fd, offset, bytes.length)
-      const back = Buffer.alloc(bytes.length)
-      await readPadded(file, back, offset)
+      const back = await readFromDisk(join(volume.directory.path, layer), bytes.length, offset)
       if (!back.equals(bytes)) throw new LonghornError('IO', `${layer} gives back something else than what was written to it: its disk is failing`)
     } catch (error) {
       throw ioFailure(`healing ${bytes.length} bytes at ${offset} of ${layer}`, error)
@@ -177,7 +174,7 @@ async function blockDigests(files: LayerFiles, layer: string, region: number, fi
     if (holder === layer) flags[index] = BLOCK_FLAG.HELD
     try {
       if (holder === undefined) block.fill(0)
-      else await readPadded(await files.file(holder), block, region * REGION_BYTES + (first + index) * BLOCK_BYTES)
+      else await readBlock(files, holder, block, region * REGION_BYTES + (first + index) * BLOCK_BYTES)
       sha256(block).copy(digests, index * DIGEST_BYTES)
     } catch (error) {
       if (errnoOf(error) !== 'EIO') throw ioFailure(`reading ${holder}`, error)
@@ -185,6 +182,18 @@ async function blockDigests(files: LayerFiles, layer: string, region: number, fi
     }
   }
   return {flags, digests}
+}
+
+/** A block beside a bad one counts as good. */
+async function readBlock(files: LayerFiles, layer: string, block: Buffer, offset: number): Promise<void> {
+  try {
+    await readPadded(await files.file(layer), block, offset)
+  } catch (error) {
+    const bytes = Math.min(block.length, files.get(layer).sizeBytes - offset)
+    if (errnoOf(error) !== 'EIO' || bytes <= 0) throw error
+    const direct = await readFromDisk(join(files.volume.directory.path, layer), bytes, offset)
+    block.fill(0).set(direct)
+  }
 }
 
 /** The layer that each block of a region is read from, seen from `layer`. */

@@ -16,7 +16,8 @@ import {attempt, missing, tool} from './tool.js'
 const MIB = 1024 * 1024
 const SERVER = fileURLToPath(new URL('disk-server.js', import.meta.url))
 const KINDS = {
-  ext4: {make: ['mkfs.ext4', '-q', '-F'], bytes: 256 * MIB, options: 'rw'},
+  // In blocks as those of the disk, which else it would not choose for one that is so small.
+  ext4: {make: ['mkfs.ext4', '-q', '-F', '-b', '4096'], bytes: 256 * MIB, options: 'rw'},
   xfs: {make: ['mkfs.xfs', '-q', '-f'], bytes: 320 * MIB, options: 'nouuid'},
 } as const
 
@@ -35,6 +36,7 @@ export class FailingDisk {
   #server: ChildProcessWithoutNullStreams | undefined
   #answers: Interface | undefined
   #loop = ''
+  #complaints = ''
 
   private constructor(folder: string, kind: keyof typeof KINDS) {
     this.#folder = join(folder, `disk-${kind}`)
@@ -55,9 +57,9 @@ export class FailingDisk {
     return disk
   }
 
-  /** What fails from now on. */
-  async fail(faults: DiskFaults): Promise<void> {
-    await this.#tell(faults)
+  /** What fails from now on. Gives how many blocks are bad. */
+  fail(faults: DiskFaults): Promise<number> {
+    return this.#tell(faults)
   }
 
   /** Makes these blocks of a file unreadable until they are written, on the disk that they lie on. Bytes, whole blocks. */
@@ -97,28 +99,31 @@ export class FailingDisk {
     const bytes = KINDS[this.#kind].bytes
     const [program = '', ...args] = [...LEASH, process.execPath, SERVER, socket, `${bytes}`]
     this.#server = spawn(program, args, {stdio: ['pipe', 'pipe', 'pipe']})
-    let complaints = ''
-    this.#server.stderr.setEncoding('utf8').on('data', (text: string) => (complaints += text))
+    this.#server.stderr.setEncoding('utf8').on('data', (text: string) => (this.#complaints += text))
     this.#answers = createInterface({input: this.#server.stdout})
-    await this.#answer(complaints)
+    await this.#answer()
     const pidFile = join(this.#folder, 'pid')
     const [fuse = '', ...fuseArgs] = [...LEASH, 'nbdfuse', '--pidfile', pidFile, this.#file, `nbd+unix:///disk?socket=${socket}`]
     // It complains about every error that this is made for.
     const mounted = spawn(fuse, fuseArgs, {stdio: 'ignore'})
     await until(() => existsSync(pidFile) || mounted.exitCode !== null, 'nbdfuse has mounted', 30_000)
-    if (mounted.exitCode !== null) throw new Error(`nbdfuse ended with ${mounted.exitCode}: ${complaints}`)
+    if (mounted.exitCode !== null) throw new Error(`nbdfuse ended with ${mounted.exitCode}`)
   }
 
-  async #tell(faults: DiskFaults): Promise<void> {
-    const answer = this.#answer('')
+  async #tell(faults: DiskFaults): Promise<number> {
+    const answer = this.#answer()
     this.#server!.stdin.write(`${JSON.stringify(faults)}\n`)
-    await answer
+    return Number(await answer)
   }
 
-  #answer(complaints: string): Promise<void> {
+  #answer(): Promise<string> {
     return new Promise((resolve, reject) => {
-      this.#answers!.once('line', () => resolve())
-      this.#server!.once('exit', code => reject(new Error(`the disk server ended with ${code}: ${complaints}`)))
+      const ended = (code: number | null): void => reject(new Error(`the disk server ended with ${code}: ${this.#complaints}`))
+      this.#server!.once('exit', ended)
+      this.#answers!.once('line', line => {
+        this.#server!.off('exit', ended)
+        resolve(line)
+      })
     })
   }
 

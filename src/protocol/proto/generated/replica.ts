@@ -117,6 +117,8 @@ export interface RebuildProgress {
   done: bigint;
   total: bigint;
   copied: bigint;
+  /** It failed because the source cannot be read or reached any more: another one may do. */
+  sourceFailed: boolean;
 }
 
 export interface ReplicaRebuildFinishRequest {
@@ -1057,7 +1059,7 @@ export const ReplicaRebuildRequest: MessageFns<ReplicaRebuildRequest> = {
 };
 
 function createBaseRebuildProgress(): RebuildProgress {
-  return { state: "", error: "", done: 0n, total: 0n, copied: 0n };
+  return { state: "", error: "", done: 0n, total: 0n, copied: 0n, sourceFailed: false };
 }
 
 export const RebuildProgress: MessageFns<RebuildProgress> = {
@@ -1085,6 +1087,9 @@ export const RebuildProgress: MessageFns<RebuildProgress> = {
         throw new globalThis.Error("value provided for field message.copied of type int64 too large");
       }
       writer.uint32(40).int64(message.copied);
+    }
+    if (message.sourceFailed !== false) {
+      writer.uint32(8000).bool(message.sourceFailed);
     }
     return writer;
   },
@@ -1140,6 +1145,14 @@ export const RebuildProgress: MessageFns<RebuildProgress> = {
             }
 
             message.copied = reader.int64() as bigint;
+            continue;
+          }
+          case 1000: {
+            if (tag !== 8000) {
+              break;
+            }
+
+            message.sourceFailed = reader.bool();
             continue;
           }
         }
