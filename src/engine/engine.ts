@@ -209,19 +209,21 @@ export class Engine {
     if (link !== undefined) await pushSettings(this.#members(), link, this.settings)
   }
 
-  async #tryAgain(rebuild: Rebuild, address: string, {bytesPerSecond}: RebuildOptions): Promise<void> {
-    if (!rebuild.lostItsSource || !this.volume.readers.some(link => link.canRebuild) || !this.#controls.has(address)) return
+  async #tryAgain(rebuild: Rebuild, address: string, {bytesPerSecond, avoid: before = new Set()}: RebuildOptions): Promise<void> {
+    if (rebuild.lostSource === undefined || !this.#controls.has(address)) return
+    const avoid = new Set([...before, rebuild.lostSource])
+    if (!this.volume.readers.some(link => link.canRebuild && !avoid.has(link.address))) return
     this.#options.log.info({replica: address}, 'the rebuild goes on with another source')
-    await this.addReplica(address, bytesPerSecond).catch((error: unknown) => {
+    await this.addReplica(address, bytesPerSecond, avoid).catch((error: unknown) => {
       this.#options.log.error({replica: address, reason: messageOf(error)}, 'the rebuild could not go on with another source')
     })
   }
 
   /**
    * Takes a replica in, new or returning, and rebuilds it in the background. Resolves when it takes part in writes. One that is in use
-   * is success. Errors as those of Rebuild.join(); BUSY while another one is being rebuilt.
+   * is success. `avoid`: replicas that are not to be copied from. Errors as those of Rebuild.join(); BUSY while another one is being rebuilt.
    */
-  async addReplica(text: string, bytesPerSecond = 0): Promise<ReplicaStatus> {
+  async addReplica(text: string, bytesPerSecond = 0, avoid: ReadonlySet<string> = new Set()): Promise<ReplicaStatus> {
     const address = formatAddress(parseReplicaAddress(text))
     if (this.#closed !== undefined) throw new LonghornError('CONFLICT', 'the engine is shutting down')
     this.restore.checkIdle('given another replica')
@@ -234,7 +236,7 @@ export class Engine {
     // A new connection: the one there is may be waiting to be tried again, and whoever asks knows that there is a replica now.
     this.#controls.get(address)?.disconnect()
     this.#controls.set(address, new ReplicaControl(address, this.#options.volume))
-    await this.#rebuild(address, {bytesPerSecond, resync: false})
+    await this.#rebuild(address, {bytesPerSecond, resync: false, avoid})
     return this.#status(address)
   }
 

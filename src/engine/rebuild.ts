@@ -23,6 +23,8 @@ export interface RebuildOptions {
   readonly bytesPerSecond: number
   /** It has everything that was flushed; see Choice.resync. It takes part as a member from the beginning. */
   readonly resync: boolean
+  /** Addresses of replicas that could not be copied from. */
+  readonly avoid?: ReadonlySet<string>
 }
 
 /** How far a rebuild is. */
@@ -56,6 +58,7 @@ export class Rebuild {
   #snapshot = ''
   #link: ReplicaLink | undefined
   #sources: readonly ReplicaLink[] = []
+  #failedSource = ''
   #info: RebuildInfo
   readonly #ended: Promise<void>
   #end: () => void = () => undefined
@@ -101,9 +104,10 @@ export class Rebuild {
     return this.#link?.mode === 'ERR'
   }
 
-  /** It failed because a replica that it was copied from did: the others will do. */
-  get lostItsSource(): boolean {
-    return this.#info.state === 'error' && this.#sources.some(({mode}) => mode === 'ERR') && !this.#stop.signal.aborted
+  /** It failed because the replica with this address could not be copied from: the others will do. */
+  get lostSource(): string | undefined {
+    if (this.#info.state !== 'error' || this.#stop.signal.aborted) return undefined
+    return this.#failedSource === '' ? this.#sources.find(({mode}) => mode === 'ERR')?.address : this.#failedSource
   }
 
   /** Resolves when it has ended, in whatever way. */
@@ -116,7 +120,7 @@ export class Rebuild {
     const facts = await this.#control.inspect()
     // What was in use at a crash counts as a member, and is one before anything changes.
     if (!this.#options.resync) await volume.recorded()
-    const source = volume.readers.find(link => link.canRebuild)
+    const source = volume.readers.find(link => this.#canBeSource(link))
     if (source === undefined) throw new LonghornError('NO_DATA', 'no replica of the volume can be copied from: those of upstream are no sources for this engine')
     if (facts.features.length === 0) {
       throw new LonghornError('UNSUPPORTED', `replica ${this.#control.address} is one of upstream: this engine uses such replicas, and cannot rebuild them`)
@@ -162,10 +166,14 @@ export class Rebuild {
     this.#host.log.info({replica: link.address, sources: from, resync: this.#options.resync}, 'rebuild begun')
   }
 
+  #canBeSource(link: ReplicaLink): boolean {
+    return link.canRebuild && this.#options.avoid?.has(link.address) !== true
+  }
+
   /** Other replicas with the same layers. Purges come to each at another time. */
   async #alike(source: ReplicaLink, layers: readonly DiskInfo[]): Promise<ReplicaLink[]> {
     const wanted = chainText(layers)
-    const others = this.#host.volume.readers.filter(link => link !== source && link.canRebuild)
+    const others = this.#host.volume.readers.filter(link => link !== source && this.#canBeSource(link))
     const found = await Promise.allSettled(others.map(async link => (await this.#host.control(link).layers()).layers))
     return others.filter((_, index) => {
       const result = found[index]!
@@ -195,7 +203,8 @@ export class Rebuild {
     for (let pollMs = FIRST_POLL_MS; ; pollMs = Math.min(POLL_MS, 2 * pollMs)) {
       if (this.#stop.signal.aborted) throw new LonghornError('INTERRUPTED', 'the engine was stopped')
       if (this.#link!.mode === 'ERR') throw this.#link!.failure ?? new LonghornError('IO', 'the replica was dropped')
-      const {state, error, done, total, copied} = await this.#control.rebuildProgress()
+      const {state, error, done, total, copied, failedSource} = await this.#control.rebuildProgress()
+      this.#failedSource = failedSource
       this.#info = {...this.#info, done: Number(done), total: Number(total), copied: Number(copied)}
       if (state === 'complete') return
       if (state !== 'in_progress') throw new LonghornError('IO', error === '' ? `the rebuild is "${state}"` : error)

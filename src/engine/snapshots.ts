@@ -41,12 +41,12 @@ export async function takeSnapshot(members: Members, request: SnapshotRequest, a
 
 async function prepare({volume, control}: Members, request: SnapshotRequest): Promise<void> {
   if (volume.members.length === 0) throw noReplica()
-  const able = volume.members.filter(link => link.features.includes(FEATURE.SNAPSHOT_PREPARE)).map(control)
-  const results = await Promise.allSettled(able.map(one => one.prepareSnapshot(request)))
+  const able = volume.members.filter(link => link.features.includes(FEATURE.SNAPSHOT_PREPARE))
+  const results = await Promise.allSettled(able.map(link => control(link).prepareSnapshot(request)))
   const refusal = results.find(result => result.status === 'rejected')
   if (refusal === undefined) return
   // What cannot be taken back now the replica takes back by itself: before the next snapshot, or when it is closed.
-  await Promise.allSettled(able.map(one => one.discardSnapshot()))
+  await Promise.allSettled(able.filter(link => link.mode !== 'ERR').map(link => control(link).discardSnapshot()))
   throw refusal.reason
 }
 

@@ -1,13 +1,9 @@
-import {read} from 'node:fs'
-import {promisify} from 'node:util'
 import {LonghornError} from '../lib/errors.js'
-import {forgetCached} from '../lib/sys/page-cache.js'
 import {checkRange, endBlock, firstBlock, type HeadContext} from './head-context.js'
 import type {HeadWriter} from './head-writer.js'
 import {ioFailure} from './io-failure.js'
+import {readFromDisk} from './read-back.js'
 import {BLOCK_BYTES, NO_LAYER} from './sector-map.js'
-
-const readLater = promisify(read)
 
 interface Run {
   readonly offset: number
@@ -70,14 +66,10 @@ export class HeadRepairer {
 
   async #readBack(data: Buffer, start: number, {offset, length}: Run): Promise<void> {
     const {head} = this.context.stack
-    const back = Buffer.allocUnsafe(length)
+    let back: Buffer
     try {
-      forgetCached(head.fd, offset, length)
-      for (let done = 0; done < length; ) {
-        const {bytesRead} = await readLater(head.fd, back, done, length - done, offset + done)
-        if (bytesRead === 0) throw new Error('the file is shorter than what was written to it')
-        done += bytesRead
-      }
+      // The same file, whatever it is called by now.
+      back = await readFromDisk(`/proc/self/fd/${head.fd}`, length, offset)
     } catch (error) {
       throw ioFailure(`reading back ${length} bytes at ${offset} of ${head.path}`, error)
     }

@@ -52,8 +52,8 @@ export function replicaService(replica: Replica, target: RebuildTarget): Service
       return answer()
     },
     async replicaRebuildProgress() {
-      const {state, error, done, total, copied} = replica.rebuildStatus
-      return {state, error, done: BigInt(done), total: BigInt(total), copied: BigInt(copied)}
+      const {done, total, copied, ...rest} = replica.rebuildStatus
+      return {...rest, done: BigInt(done), total: BigInt(total), copied: BigInt(copied)}
     },
     async replicaRebuildFinish({session, layers}) {
       await replica.finishRebuild(session, toLayers(layers, 'ReplicaRebuildFinish: layers'))

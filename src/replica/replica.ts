@@ -210,7 +210,7 @@ export class Replica {
   get rebuildStatus(): RebuildStatus {
     return this.#session?.rebuild?.status ?? this.#lastRebuild
   }
-  #lastRebuild: RebuildStatus = {state: '', error: '', done: 0, total: 0, copied: 0}
+  #lastRebuild: RebuildStatus = {state: '', error: '', done: 0, total: 0, copied: 0, failedSource: ''}
 
   /**
    * Everything has been fetched: makes a whole replica of it, which can be read. `layers`: as the others describe them now.

@@ -1,6 +1,7 @@
 import {libcFunction} from './libc.js'
 import {systemError} from './system-error.js'
 
+const RANDOM = 1
 const DONTNEED = 4
 
 const fadvise = libcFunction<(fd: number, offset: number, length: number, advice: number) => number>(
@@ -15,4 +16,13 @@ export function forgetCached(fd: number, offset: number, length: number): void {
   // Its result is the errno itself.
   const errno = fadvise(fd, offset, length, DONTNEED)
   if (errno !== 0) throw systemError('posix_fadvise', errno, `forgetting ${length} bytes at ${offset}`)
+}
+
+/**
+ * Has reads by this descriptor ask the disk for what they are given, and for nothing beside it: a read that is made longer fails as a
+ * whole when what follows is bad.
+ */
+export function readNothingAhead(fd: number): void {
+  const errno = fadvise(fd, 0, 0, RANDOM)
+  if (errno !== 0) throw systemError('posix_fadvise', errno, 'reading nothing ahead')
 }

@@ -14,7 +14,7 @@ import {syncLayer} from './layer-sync.js'
 import type {FetchBelow} from './open-joining.js'
 import {RebuildPace} from './rebuild-pace.js'
 import {REGION_BYTES} from './region-digest.js'
-import {Sources} from './sources.js'
+import {SourceFailure, Sources} from './sources.js'
 
 /** How far a rebuild is. */
 export interface RebuildStatus {
@@ -24,6 +24,8 @@ export interface RebuildStatus {
   readonly done: number
   readonly total: number
   readonly copied: number
+  /** The address of the source that cannot be used any more, when it failed because of that; else ''. */
+  readonly failedSource: string
 }
 
 export interface RebuildRequest {
@@ -48,7 +50,7 @@ const SAMPLES = 16
 export class Rebuild {
   readonly #abort = new AbortController()
   readonly #log: Log
-  #status: RebuildStatus = {state: '', error: '', done: 0, total: 0, copied: 0}
+  #status: RebuildStatus = {state: '', error: '', done: 0, total: 0, copied: 0, failedSource: ''}
   #running: Promise<void> = Promise.resolve()
   #view: Sources | undefined
   /** Who waits for what lies below before the sources are known. */
@@ -96,7 +98,10 @@ export class Rebuild {
     this.#status = {...this.#status, state: 'in_progress', total}
     this.#running = this.#run(request, new RebuildPace(request.bytesPerSecond, busy, this.#abort.signal)).then(
       () => this.#end('complete', ''),
-      (error: unknown) => this.#end('error', messageOf(error)),
+      (error: unknown) => {
+        if (error instanceof SourceFailure) this.#status = {...this.#status, failedSource: formatAddress(error.source)}
+        this.#end('error', messageOf(error))
+      },
     )
   }
 

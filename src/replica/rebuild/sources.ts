@@ -1,7 +1,17 @@
 import {formatAddress, type TcpAddress} from '../../lib/address.js'
-import {LonghornError, messageOf} from '../../lib/errors.js'
+import {isKind, LonghornError, messageOf} from '../../lib/errors.js'
 import type {Hello} from '../../protocol/hello.js'
 import {SourceConnection} from './source-connection.js'
+
+/** A source cannot be reached, or not be read. */
+export class SourceFailure extends LonghornError {
+  constructor(
+    readonly source: TcpAddress,
+    cause: LonghornError,
+  ) {
+    super('UNREACHABLE', cause.message, {}, {cause})
+  }
+}
 
 /**
  * Connections to all replicas that have the same thing. What is read the same everywhere is asked of the one with the least to do, and of another
@@ -19,7 +29,7 @@ export class Sources {
     this.#connections = addresses.map(() => undefined)
   }
 
-  /** Throws the last failure when none can answer, and the signal's reason. */
+  /** UNREACHABLE with the last failure when none can answer; the signal's reason; at once what is not a failure of a source. */
   async ask<T>(question: (source: SourceConnection) => Promise<T>): Promise<T> {
     const failed = new Set<number>()
     let last: unknown
@@ -33,23 +43,33 @@ export class Sources {
       try {
         return await question(await this.#connect(index))
       } catch (error) {
+        // What a source says or fails at is one; what our own disk does is Node's error.
+        if (!(error instanceof LonghornError)) throw error
         last = error
         failed.add(index)
       }
     }
   }
 
-  /** Connects to all of them, which keeps them from purging what is being read. Those that can be reached; throws when that is none. */
+  /** Connects to all of them, which keeps them from purging what is being read. Those that can be reached; throws SourceFailure when that is none. */
   async connectAll(): Promise<readonly TcpAddress[]> {
-    const results = await Promise.allSettled(this.addresses.map((_, index) => this.#connect(index)))
-    if (results.every(result => result.status === 'rejected')) await this.ask(() => Promise.resolve())
+    const results = await Promise.allSettled(this.addresses.map((_, index) => this.askFor(index, () => Promise.resolve())))
+    const [first] = results
+    if (first?.status === 'rejected' && results.every(result => result.status === 'rejected')) throw first.reason
     return this.addresses.filter((_, index) => results[index]!.status === 'fulfilled')
   }
 
-  /** Of the one that has the say in a region. Throws when that one fails. */
+  /** Of the one that has the say in a region. Throws SourceFailure when that one fails. */
   async askFor<T>(region: number, question: (source: SourceConnection) => Promise<T>): Promise<T> {
     this.signal.throwIfAborted()
-    return question(await this.#connect(this.indexFor(region)))
+    const index = this.indexFor(region)
+    try {
+      return await question(await this.#connect(index))
+    } catch (error) {
+      // What a source says or fails at is one; what our own disk does is Node's error. That they do not agree can be the fault of both.
+      if (!(error instanceof LonghornError) || isKind(error, 'CORRUPT') || this.signal.aborted) throw error
+      throw new SourceFailure(this.addresses[index]!, error)
+    }
   }
 
   /** Of each, in the order of their indexes. Throws when one fails. */

@@ -2,11 +2,11 @@ import {createHash} from 'node:crypto'
 import {open} from 'node:fs/promises'
 import {join} from 'node:path'
 import {errnoOf, LonghornError} from '../../lib/errors.js'
-import {forgetCached} from '../../lib/sys/page-cache.js'
 import {BLOCK_BYTES, BLOCK_FLAG, BLOCKS_PER_REGION, DIGEST_BYTES, MOST_REGIONS, REGION_BYTES, REGION_STATE} from '../../protocol/scrub-units.js'
 import {ioFailure} from '../io-failure.js'
 import {isHeadName} from '../layer-names.js'
 import {Pace} from '../purge/copy-data.js'
+import {readFromDisk} from '../read-back.js'
 import type {ReplicaVolume} from '../replica-volume.js'
 import {LayerFiles, readPadded} from './layer-files.js'
 
@@ -71,24 +71,10 @@ export class LayerScrubber {
   async blocks(layer: string, region: number): Promise<BlockDigests> {
     await using files = new LayerFiles(this.#replica.openVolume)
     files.getFrozen(layer)
-    const holders = await resolve(files, layer, region)
+    const result = await blockDigests(files, layer, region, 0, BLOCKS_PER_REGION)
     const visible = await visibleFrom(files, layer, region)
-    const flags = Buffer.alloc(BLOCKS_PER_REGION)
-    const digests = Buffer.alloc(BLOCKS_PER_REGION * DIGEST_BYTES)
-    const block = Buffer.allocUnsafe(BLOCK_BYTES)
-    for (let index = 0; index < BLOCKS_PER_REGION; index++) {
-      const holder = holders[index]
-      flags[index] = (holder === layer ? BLOCK_FLAG.HELD : 0) | (visible[index] === 1 ? BLOCK_FLAG.VISIBLE : 0)
-      try {
-        if (holder === undefined) block.fill(0)
-        else await readPadded(await files.file(holder), block, region * REGION_BYTES + index * BLOCK_BYTES)
-        sha256(block).copy(digests, index * DIGEST_BYTES)
-      } catch (error) {
-        if (errnoOf(error) !== 'EIO') throw ioFailure(`reading ${holder}`, error)
-        flags[index]! |= BLOCK_FLAG.UNREADABLE
-      }
-    }
-    return {flags, digests}
+    for (const [index, one] of visible.entries()) if (one === 1) result.flags[index]! |= BLOCK_FLAG.VISIBLE
+    return result
   }
 
   /** What is read through a layer and those below it: whole blocks of one region. Errors as those of digests(). */
@@ -102,7 +88,7 @@ export class LayerScrubber {
       const holder = holders[(offset + done - region * REGION_BYTES) / BLOCK_BYTES]
       if (holder === undefined) continue
       try {
-        await readPadded(await files.file(holder), data.subarray(done, done + BLOCK_BYTES), offset + done)
+        await readBlock(files, holder, data.subarray(done, done + BLOCK_BYTES), offset + done)
       } catch (error) {
         throw ioFailure(`reading ${BLOCK_BYTES} bytes at ${offset + done} from ${holder}`, error)
       }
@@ -127,11 +113,10 @@ export class LayerScrubber {
     this.#checkNoPurge()
     await using files = new LayerFiles(volume)
     const {sizeBytes} = files.getFrozen(layer)
-    const now = await this.blocks(layer, region)
-    const first = (offset - region * REGION_BYTES) / BLOCK_BYTES
+    const now = await blockDigests(files, layer, region, (offset - region * REGION_BYTES) / BLOCK_BYTES, data.length / BLOCK_BYTES)
     for (let index = 0; index * BLOCK_BYTES < data.length; index++) {
-      const flags = now.flags[first + index]!
-      const digest = now.digests.subarray((first + index) * DIGEST_BYTES, (first + index + 1) * DIGEST_BYTES)
+      const flags = now.flags[index]!
+      const digest = now.digests.subarray(index * DIGEST_BYTES, (index + 1) * DIGEST_BYTES)
       const wanted = expected.subarray(index * DIGEST_BYTES, (index + 1) * DIGEST_BYTES)
       if ((flags & BLOCK_FLAG.HELD) === 0 || !digest.equals(wanted)) throw new LonghornError('CONFLICT', `${layer} has changed at ${offset + index * BLOCK_BYTES} since it was compared`)
     }
@@ -141,9 +126,7 @@ export class LayerScrubber {
       await using file = await open(join(volume.directory.path, layer), 'r+')
       for (let done = 0; done < bytes.length; ) done += (await file.write(bytes, done, bytes.length - done, offset + done)).bytesWritten
       await file.datasync()
-      forgetCached(file.fd, offset, bytes.length)
-      const back = Buffer.alloc(bytes.length)
-      await readPadded(file, back, offset)
+      const back = await readFromDisk(join(volume.directory.path, layer), bytes.length, offset)
       if (!back.equals(bytes)) throw new LonghornError('IO', `${layer} gives back something else than what was written to it: its disk is failing`)
     } catch (error) {
       throw ioFailure(`healing ${bytes.length} bytes at ${offset} of ${layer}`, error)
@@ -178,6 +161,39 @@ async function regionDigest(files: LayerFiles, layer: string, region: number, he
     throw error
   }
   return hash.digest()
+}
+
+/** What is read in `count` blocks of a region from its block `first` on: whether the layer holds them, and their digests. */
+async function blockDigests(files: LayerFiles, layer: string, region: number, first: number, count: number): Promise<BlockDigests> {
+  const holders = await resolve(files, layer, region)
+  const flags = Buffer.alloc(count)
+  const digests = Buffer.alloc(count * DIGEST_BYTES)
+  const block = Buffer.allocUnsafe(BLOCK_BYTES)
+  for (let index = 0; index < count; index++) {
+    const holder = holders[first + index]
+    if (holder === layer) flags[index] = BLOCK_FLAG.HELD
+    try {
+      if (holder === undefined) block.fill(0)
+      else await readBlock(files, holder, block, region * REGION_BYTES + (first + index) * BLOCK_BYTES)
+      sha256(block).copy(digests, index * DIGEST_BYTES)
+    } catch (error) {
+      if (errnoOf(error) !== 'EIO') throw ioFailure(`reading ${holder}`, error)
+      flags[index]! |= BLOCK_FLAG.UNREADABLE
+    }
+  }
+  return {flags, digests}
+}
+
+/** A block beside a bad one counts as good. */
+async function readBlock(files: LayerFiles, layer: string, block: Buffer, offset: number): Promise<void> {
+  try {
+    await readPadded(await files.file(layer), block, offset)
+  } catch (error) {
+    const bytes = Math.min(block.length, files.get(layer).sizeBytes - offset)
+    if (errnoOf(error) !== 'EIO' || bytes <= 0) throw error
+    const direct = await readFromDisk(join(files.volume.directory.path, layer), bytes, offset)
+    block.fill(0).set(direct)
+  }
 }
 
 /** The layer that each block of a region is read from, seen from `layer`. */

@@ -33,9 +33,10 @@ export class System {
     this.socket = join(folder, 'vol.sock')
   }
 
-  static async start(t: Test, replicas: number, engineFlags: readonly string[] = []): Promise<System> {
+  /** `places`: directories for the first of them, instead of in a folder of the test. */
+  static async start(t: Test, replicas: number, engineFlags: readonly string[] = [], places: readonly string[] = []): Promise<System> {
     const system = new System(t, shortDir(t))
-    const directories = Array.from({length: replicas}, (_, index) => join(system.folder, `replica-${index}`))
+    const directories = Array.from({length: replicas}, (_, index) => places[index] ?? join(system.folder, `replica-${index}`))
     system.replicas.push(...(await Promise.all(directories.map(async directory => ({...(await startReplica(t, directory, SIZE_BYTES)), directory})))))
     await system.startEngine(system.replicas, engineFlags)
     return system

@@ -14,6 +14,17 @@ export function withoutHosts(): string | false {
   return false
 }
 
+/** Why packets cannot be disturbed here, or false. */
+export function withoutNetem(): string | false {
+  const absent = withoutHosts()
+  if (absent !== false) return absent
+  const name = `lh-netem-${process.pid}`
+  ip('netns', 'add', name)
+  const {status, stderr, error} = spawnSync('tc', ['-n', name, 'qdisc', 'add', 'dev', 'lo', 'root', 'netem', 'delay', '1ms'])
+  ip('netns', 'delete', name)
+  return status === 0 ? false : `no netem here: ${error?.message ?? stderr.toString().trim().split('\n')[0]}`
+}
+
 /** A network namespace with an address of its own. It is removed after the test; what runs in it has to be ended before. */
 export class Host {
   readonly name: string
@@ -51,6 +62,26 @@ export class Host {
 
   mend(): void {
     this.#inside('link', 'set', 'eth0', 'up')
+  }
+
+  /** Has the cable work for a moment and not for the next, until the function that it gives is called. What is sent meanwhile is lost. */
+  flicker(worksMs: number, failsMs: number): () => void {
+    let timer: NodeJS.Timeout
+    const step = (cut: boolean): void => {
+      if (cut) this.cut()
+      else this.mend()
+      timer = setTimeout(step, cut ? failsMs : worksMs, !cut)
+    }
+    step(true)
+    return () => {
+      clearTimeout(timer)
+      this.mend()
+    }
+  }
+
+  /** Delays, reorders and loses packets from here to it, as tc-netem(8) is told. */
+  disturb(...how: readonly string[]): void {
+    execFileSync('tc', ['qdisc', 'replace', 'dev', this.#cable, 'root', 'netem', ...how], {stdio: ['ignore', 'ignore', 'pipe']})
   }
 
   #inside(...args: readonly string[]): void {

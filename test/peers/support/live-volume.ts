@@ -54,6 +54,11 @@ export class LiveVolume {
     return this.#control.replace('tcp://', '')
   }
 
+  /** Of a replica's control service. */
+  address(index: number): string {
+    return this.#addresses[index]!
+  }
+
   replica(index: number): Daemon {
     const daemon = this.#replicas[index]
     if (daemon === undefined) throw new Error(`replica ${index} of ${this.name} does not run`)

@@ -135,6 +135,8 @@ export interface RebuildProgress {
   done: bigint;
   total: bigint;
   copied: bigint;
+  /** It failed because this source cannot be read or reached any more: the others may do. Its address, or empty. */
+  failedSource: string;
 }
 
 export interface ReplicaRebuildFinishRequest {
@@ -1178,7 +1180,7 @@ export const ReplicaRebuildRequest: MessageFns<ReplicaRebuildRequest> = {
 };
 
 function createBaseRebuildProgress(): RebuildProgress {
-  return { state: "", error: "", done: 0n, total: 0n, copied: 0n };
+  return { state: "", error: "", done: 0n, total: 0n, copied: 0n, failedSource: "" };
 }
 
 export const RebuildProgress: MessageFns<RebuildProgress> = {
@@ -1206,6 +1208,9 @@ export const RebuildProgress: MessageFns<RebuildProgress> = {
         throw new globalThis.Error("value provided for field message.copied of type int64 too large");
       }
       writer.uint32(40).int64(message.copied);
+    }
+    if (message.failedSource !== "") {
+      writer.uint32(8002).string(message.failedSource);
     }
     return writer;
   },
@@ -1261,6 +1266,14 @@ export const RebuildProgress: MessageFns<RebuildProgress> = {
             }
 
             message.copied = reader.int64() as bigint;
+            continue;
+          }
+          case 1000: {
+            if (tag !== 8002) {
+              break;
+            }
+
+            message.failedSource = reader.string();
             continue;
           }
         }

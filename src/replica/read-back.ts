@@ -1,0 +1,40 @@
+import {constants} from 'node:fs'
+import {open, type FileHandle} from 'node:fs/promises'
+import {errnoOf} from '../lib/errors.js'
+import {bufferAddress} from '../lib/sys/buffer-address.js'
+import {forgetCached, readNothingAhead} from '../lib/sys/page-cache.js'
+
+/** What disks and file systems want direct I/O to be a multiple of, at most. */
+const ALIGNMENT = 4096
+
+/**
+ * Reads from the disk, past what the kernel holds in memory: that may be in pieces which are larger than what is asked for, and cannot be
+ * read when anything in them is bad. On a file system without direct I/O it is as near to that as can be. Throws Node's errors, and an
+ * Error when the file ends before.
+ */
+export async function readFromDisk(path: string, length: number, offset: number): Promise<Buffer> {
+  await using file = await openDirectly(path)
+  const start = Math.floor(offset / ALIGNMENT) * ALIGNMENT
+  const size = Math.ceil((offset + length - start) / ALIGNMENT) * ALIGNMENT
+  const memory = Buffer.allocUnsafeSlow(size + ALIGNMENT)
+  const aligned = memory.subarray((ALIGNMENT - (bufferAddress(memory) % ALIGNMENT)) % ALIGNMENT).subarray(0, size)
+  forgetCached(file.fd, start, size)
+  let done = 0
+  while (start + done < offset + length) {
+    const {bytesRead} = await file.read(aligned, done, size - done, start + done)
+    if (bytesRead === 0) throw new Error('the file is shorter than what was written to it')
+    done += bytesRead
+  }
+  return aligned.subarray(offset - start, offset - start + length)
+}
+
+async function openDirectly(path: string): Promise<FileHandle> {
+  try {
+    return await open(path, constants.O_RDONLY | constants.O_DIRECT)
+  } catch (error) {
+    if (errnoOf(error) !== 'EINVAL') throw error
+    const file = await open(path, 'r')
+    readNothingAhead(file.fd)
+    return file
+  }
+}

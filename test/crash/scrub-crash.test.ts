@@ -1,0 +1,128 @@
+// Who heals and who is healed are killed in the middle of a scrub, under a load that knows what it has been promised.
+import {closeSync, openSync, readFileSync, writeSync} from 'node:fs'
+import {join} from 'node:path'
+import t, {type Test} from 'tap'
+import {isKind} from '../../src/lib/errors.js'
+import type {VolumeScrubStatusResponse} from '../../src/protocol/proto/generated/controller.js'
+import {seededRandom} from '../replica/support/random.js'
+import {replicaImage} from '../support/replica-image.js'
+import {until} from '../support/until.js'
+import {sameImages, SIZE_BYTES, System, verifyImages, type Replica} from './support/system.js'
+import {BLOCK_BYTES, VerifiedLoad} from './support/verified-load.js'
+
+interface Rig {
+  readonly system: System
+  readonly load: VerifiedLoad
+  /** Whose snapshot `old` is damaged in many places, none of which is read through the head. */
+  readonly damaged: Replica
+  /** What `old` holds. */
+  readonly content: Buffer
+}
+
+async function rig(t: Test): Promise<Rig> {
+  const random = seededRandom(t)
+  const system = await System.start(t, 3)
+  const load = new VerifiedLoad(SIZE_BYTES, random)
+  await load.connect(system.socket)
+  for (const name of ['old', 'new']) {
+    load.start()
+    await load.progress(2000)
+    await load.stop()
+    await system.ask(rpc => rpc.volumeSnapshot({name, labels: new Map(), freezeFilesystem: false}))
+  }
+  const damaged = system.replicas[random.below(3)]!
+  const content = await replicaImage(damaged.directory, 'old')
+  t.ok(damage(damaged) > 80, 'it is damaged all over')
+  load.start()
+  return {system, load, damaged, content}
+}
+
+/** Damages every sixteenth block of `old` that `new` hides. */
+function damage({directory}: Replica): number {
+  const [old, hiding] = ['old', 'new'].map(name => readFileSync(join(directory, `volume-snap-${name}.img`)))
+  const holds = (layer: Buffer, block: number): boolean => layer.readUInt32LE(block * BLOCK_BYTES + 12) !== 0
+  const fd = openSync(join(directory, 'volume-snap-old.img'), 'r+')
+  let count = 0
+  for (let block = 0; block < SIZE_BYTES / BLOCK_BYTES; block += 16) {
+    if (!holds(old!, block) || !holds(hiding!, block)) continue
+    writeSync(fd, 'damaged', block * BLOCK_BYTES + 16)
+    count++
+  }
+  closeSync(fd)
+  return count
+}
+
+function status(system: System): Promise<VolumeScrubStatusResponse> {
+  return system.ask(rpc => rpc.volumeScrubStatus({}))
+}
+
+/** The replicas may be giving back the space of what a rebuild has left: nothing is healed meanwhile. */
+async function scrub(system: System): Promise<VolumeScrubStatusResponse> {
+  await until(() => system.ask(rpc => rpc.volumeScrub({})).then(() => true, isBusy), 'it can be scrubbed', 60_000)
+  await until(async () => (await status(system)).state !== 'in_progress', 'it is scrubbed', 60_000)
+  return status(system)
+}
+
+function isBusy(error: unknown): false {
+  if (isKind(error, 'BUSY')) return false
+  throw error
+}
+
+/** Begins to scrub; resolves when some of the damage has been healed, and by far not all. */
+async function healing(t: Test, system: System): Promise<void> {
+  await system.ask(rpc => rpc.volumeScrub({}))
+  await until(async () => (await status(system)).healed > 0n, 'something is healed', 60_000)
+  t.match(await status(system), {state: 'in_progress'}, 'it is in the middle of it')
+}
+
+/** Everything is in use, and the next scrub heals what is left. */
+async function ends(t: Test, {system, load, content}: Rig): Promise<void> {
+  await system.resynced()
+  await load.progress(300)
+  let left = 0n
+  await until(async () => {
+    const {found, healed} = await scrub(system)
+    left += healed
+    return found === 0n
+  }, 'there is nothing left to heal', 120_000)
+  t.ok(left > 0n, `${left} ranges were left`)
+  await load.stop()
+  await load.verifyAll()
+  t.same(load.problems, [])
+  await system.stop()
+  await sameImages(t, system.replicas)
+  await verifyImages(load, system.replicas)
+  t.same(load.problems, [])
+  for (const {directory} of system.replicas) t.ok(content.equals(await replicaImage(directory, 'old')), 'the snapshot is what it was')
+}
+
+t.test('the replica that is being healed is killed', async t => {
+  const all = await rig(t)
+  const {system, load, damaged} = all
+  await healing(t, system)
+  damaged.daemon.signal('SIGKILL')
+  await until(async () => (await status(system)).state !== 'in_progress', 'the scrub ends', 60_000)
+  t.match(await status(system), {state: /^(error|complete)$/})
+  await load.progress(300)
+  t.equal(load.errors, 0, 'the initiator does not notice')
+  await damaged.daemon.exited
+  await system.restart(damaged)
+  await system.ask(rpc => rpc.replicaAdd({address: damaged.address, bytesPerSecond: 0n}))
+  await ends(t, all)
+  t.equal(load.errors, 0)
+})
+
+t.test('the engine is killed, and the next one heals what is left', async t => {
+  const all = await rig(t)
+  const {system, load} = all
+  await healing(t, system)
+  system.engine!.signal('SIGKILL')
+  await load.stop()
+  load.disconnect()
+  await system.startEngine(system.replicas)
+  await load.connect(system.socket)
+  await load.verifyAll()
+  t.same(load.problems, [])
+  load.start()
+  await ends(t, all)
+})
