@@ -40,6 +40,7 @@ export class ReplicaLink implements FrameClientOwner {
   readonly canRecordMembers: boolean
   readonly canRebuild: boolean
   readonly canRepair: boolean
+  readonly #whenDropped = new Set<(reason: Error) => void>()
   readonly #owner: LinkOwner
   readonly #penalty: number
 
@@ -64,6 +65,26 @@ export class ReplicaLink implements FrameClientOwner {
     this.#owner = owner
     this.#penalty = isLocalHost(connection.host) ? 0 : REMOTE_PENALTY_BYTES
     this.client = new FrameClient(connection.fd, this, `replica ${address}`, connection.timeoutMs)
+  }
+
+  /** Takes it out of use. */
+  drop(reason: Error): void {
+    this.mode = 'ERR'
+    this.failure = reason
+    for (const tell of this.#whenDropped) tell(reason)
+  }
+
+  /** What comes of something that its control service was asked for; rejects as soon as it is dropped, as nobody may answer then. */
+  async unlessDropped<T>(work: Promise<T>): Promise<T> {
+    let tell: (reason: Error) => void = () => undefined
+    const dropped = new Promise<never>((_, reject) => (tell = reject))
+    this.#whenDropped.add(tell)
+    if (this.failure !== undefined) tell(this.failure)
+    try {
+      return await Promise.race([dropped, work])
+    } finally {
+      this.#whenDropped.delete(tell)
+    }
   }
 
   /** How long a read would have to wait here, compared with other replicas; smaller is better. */

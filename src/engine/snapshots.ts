@@ -42,18 +42,19 @@ export async function takeSnapshot(members: Members, request: SnapshotRequest, a
 async function prepare({volume, control}: Members, request: SnapshotRequest): Promise<void> {
   if (volume.members.length === 0) throw noReplica()
   const able = volume.members.filter(link => link.features.includes(FEATURE.SNAPSHOT_PREPARE))
-  const results = await Promise.allSettled(able.map(link => control(link).prepareSnapshot(request)))
-  const refusal = results.find(result => result.status === 'rejected')
-  if (refusal === undefined) return
+  const results = await Promise.allSettled(able.map(link => link.unlessDropped(control(link).prepareSnapshot(request))))
+  // One that was dropped meanwhile has no say.
+  const refusal = results.find((result, index) => result.status === 'rejected' && able[index]!.mode !== 'ERR')
+  if (refusal?.status !== 'rejected') return
   // What cannot be taken back now the replica takes back by itself: before the next snapshot, or when it is closed.
-  await Promise.allSettled(able.filter(link => link.mode !== 'ERR').map(link => control(link).discardSnapshot()))
+  await Promise.allSettled(able.map(link => link.unlessDropped(control(link).discardSnapshot())))
   throw refusal.reason
 }
 
 async function commit({volume, control}: Members, request: SnapshotRequest): Promise<void> {
   const links = [...volume.members]
   if (links.length === 0) throw noReplica()
-  const results = await Promise.allSettled(links.map(link => commitOn(link, control(link), request)))
+  const results = await Promise.allSettled(links.map(link => link.unlessDropped(commitOn(link, control(link), request))))
   const failures = links.flatMap((link, index) => {
     const result = results[index]!
     return result.status === 'rejected' ? [{link, reason: result.reason as Error}] : []

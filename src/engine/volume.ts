@@ -277,8 +277,7 @@ export class Volume implements BlockDevice, LinkOwner {
   fail(link: ReplicaLink, reason: Error): void {
     if (link.mode === 'ERR' || this.#closed) return
     const {mode} = link
-    link.mode = 'ERR'
-    link.failure = reason
+    link.drop(reason)
     if (!this.#links.includes(link)) {
       // It was never in use.
       link.client.close(reason)
