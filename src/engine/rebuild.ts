@@ -125,7 +125,8 @@ export class Rebuild {
     if (facts.features.length === 0) {
       throw new LonghornError('UNSUPPORTED', `replica ${this.#control.address} is one of upstream: this engine uses such replicas, and cannot rebuild them`)
     }
-    if (facts.sizeBytes > volume.sizeBytes) {
+    // One that was being rebuilt and is not complete holds nothing that others do not: an expansion may have come to its end there only.
+    if (facts.sizeBytes > volume.sizeBytes && !facts.rebuilding) {
       throw new LonghornError('CONFLICT', `replica ${this.#control.address} has ${facts.sizeBytes} bytes, more than the volume with ${volume.sizeBytes}: it belongs to another volume`)
     }
     this.#host.members.checkSameVolume(this.#control.address, facts.membership)
