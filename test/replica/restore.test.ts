@@ -96,6 +96,22 @@ t.test("as upstream's client asks for it", async t => {
   t.equal((await layers(again)).length, 2)
 })
 
+t.test('of many that are asked for at once one begins', async t => {
+  const folder = shortDir(t)
+  const source = new BackedUp(join(folder, 'store'), SIZE)
+  source.volume.write(0, randomBytes(MIB))
+  const url = await source.backup('one')
+  const {replica, agent} = await opened(t, folder)
+  const results = await Promise.allSettled(Array.from({length: 5}, () => agent.backupRestore(request(url))))
+  t.equal(results.filter(({status}) => status === 'fulfilled').length, 1)
+  for (const result of results) if (result.status === 'rejected') t.match(result.reason, {code: 'LH_BUSY', message: /already in progress/})
+  t.match(await over(agent), {state: 'complete', lastRestored: 'one'})
+  t.ok((await replicaImage(replica.directory)).equals(source.image('one')))
+  await t.rejects(agent.backupRestore(request(url)), {code: 'LH_CONFLICT', message: /already restored backup one/})
+  t.match(await agent.restoreStatus(), {state: 'complete', lastRestored: 'one', error: ''}, 'a refusal is not what came of it')
+  await replica.server.close()
+})
+
 t.test('in two steps, led by an engine', async t => {
   const folder = shortDir(t)
   const source = new BackedUp(join(folder, 'store'), SIZE)
