@@ -204,6 +204,8 @@ export class RestoreJobs {
   async #failed(job: Job, error: unknown): Promise<void> {
     if (isKind(error, 'INTERRUPTED')) this.log.info({backup: job.wish.backup, reason: messageOf(error)}, 'restore ended early')
     else this.log.warn({err: error, backup: job.wish.backup}, 'restore failed')
+    // The volume is still there, and writes to it would fail.
+    if (isKind(error, 'NO_SPACE')) await this.replica.restores.dropFetched().catch((failure: unknown) => this.log.warn({err: failure}, 'after a restore'))
     await this.#end(job, {state: 'error', error: messageOf(error)})
   }
 
