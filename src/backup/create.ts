@@ -4,7 +4,7 @@ import {LonghornError} from '../lib/errors.js'
 import type {BlockSource, Range} from './block-source.js'
 import {BlockUploader} from './block-uploader.js'
 import {findBackup} from './catalog.js'
-import {blockBytesOf, DEFAULT_BLOCK_BYTES, formatBackupRecord, isFinished, LARGE_BLOCK_BYTES, parametersOf, unfinishedRecord, type BackupBlock, type BackupRecord} from './format/backup-record.js'
+import {blockBytesOf, DEFAULT_BLOCK_BYTES, formatBackupRecord, isFinished, LARGE_BLOCK_BYTES, MAX_BLOCKS, parametersOf, unfinishedRecord, type BackupBlock, type BackupRecord} from './format/backup-record.js'
 import {formatBlockForm, keyIdOf, parseBlockForm} from './format/block-form.js'
 import {recordTime} from './format/json-fields.js'
 import {backupKey} from './format/store-layout.js'
@@ -130,6 +130,7 @@ class Run {
     const {source, store, options} = this
     const {name, base, writer, blockBytes, lock} = this.plan
     const offsets = blockOffsets(base?.changed ?? source.allocated(), blockBytes)
+    checkCount(base?.blocks ?? [], offsets, blockBytes)
     const present = await writer.presentBlocks(blockBytes, offsets.length, options.signal)
     const uploader = new BlockUploader({source, store, volume: options.volume, sealing: await writer.sealing(), blockBytes, present, full: options.full === true})
     const counter = new ProgressCounter(offsets.length, options.onProgress)
@@ -215,6 +216,16 @@ function blockOffsets(ranges: Iterable<Range>, blockBytes: number): number[] {
     for (let at = Math.max(first, (offsets.at(-1) ?? -blockBytes) + blockBytes); at < offset + length; at += blockBytes) offsets.push(at)
   }
   return offsets
+}
+
+/** Before anything is sent of what could not be listed in the end. */
+function checkCount(base: readonly BackupBlock[], offsets: readonly number[], blockBytes: number): void {
+  if (base.length + offsets.length <= MAX_BLOCKS) return
+  const known = new Set(base.map(({offset}) => offset))
+  const count = offsets.reduce((count, offset) => count + (known.has(offset) ? 0 : 1), known.size)
+  if (count <= MAX_BLOCKS) return
+  const way = blockBytes < LARGE_BLOCK_BYTES ? ': choose blocks of 16 MiB (--block-size 16)' : ''
+  throw new LonghornError('UNSUPPORTED', `the backup would have ${count} blocks of ${blockBytes / 1024 ** 2} MiB, and one can have ${MAX_BLOCKS}${way}`)
 }
 
 /** The base's blocks with those that changed in their places, by offset. */

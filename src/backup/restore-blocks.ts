@@ -1,4 +1,5 @@
 import {isKind} from '../lib/errors.js'
+import {blockSealing} from './block-sealing.js'
 import type {Range} from './block-source.js'
 import {findBackup, type ReadableBackup} from './catalog.js'
 import {blockBytesOf, isFinished, type BackupBlock} from './format/backup-record.js'
@@ -14,8 +15,8 @@ const MEMORY_BYTES = 96 * 1024 ** 2
 
 /** What a backup is restored into. Calls for different offsets may overlap in time. */
 export interface RestoreTarget {
-  /** Whether there certainly is the block with this sum already, so that it need not be fetched. */
-  has(offset: number, length: number, sum: string): Promise<boolean>
+  /** What is there, where that may be what is to be written; undefined where it certainly need not be looked at. */
+  found(offset: number, length: number): Promise<Buffer | undefined>
   /** Makes this the content at `offset`. `block` is not changed meanwhile. */
   write(block: Buffer, offset: number): Promise<void>
   /** Makes a range read as zeros. */
@@ -51,10 +52,19 @@ export async function restoreBlocks(store: BackupStore, backup: ReadableBackup, 
     await target.clear(range)
   }
   const counter = new ProgressCounter(fetch.length, options.onProgress)
+  const sealing = await blockSealing(store, backup.form, record.volumeName)
+  /** Whether the target has the block already, so that it need not be fetched. */
+  const has = async (offset: number, sum: string): Promise<boolean> => {
+    const found = await target.found(offset, length(offset))
+    if (found === undefined) return false
+    // The last block of a volume that ends within it is stored whole.
+    const block = found.length === blockBytes ? found : Buffer.concat([found], blockBytes)
+    return (await sealing.sum(block)) === sum
+  }
   const limit = Math.max(1, Math.min(concurrency, Math.floor(MEMORY_BYTES / (3 * blockBytes))))
   await inParallel(offsetsBySum(fetch), limit, async ([sum, offsets], signal) => {
     const lacking: number[] = []
-    for (const offset of offsets) if (!(await target.has(offset, length(offset), sum))) lacking.push(offset)
+    for (const offset of offsets) if (!(await has(offset, sum))) lacking.push(offset)
     let objectBytes = 0
     if (lacking.length > 0) {
       lock.checkHeld()

@@ -64,7 +64,7 @@ export class StoreLock implements AsyncDisposable {
     const lock = new StoreLock(store, folder, `lock-${randomBytes(8).toString('hex')}`, type)
     try {
       await lock.#write(false, signal)
-      await delay(settleMs, undefined, {signal})
+      await delay(settleMs, undefined, {signal}).catch(() => signal?.throwIfAborted())
       await lock.#judge(volume, signal)
       await lock.#write(true, signal)
     } catch (error) {

@@ -37,12 +37,12 @@ export function parseTargetUrl(text: string): TargetUrl {
   const volume = selector(query, 'volume', 'volume')
   const backup = selector(query, 'backup', 'backup')
   if (backup !== undefined && volume === undefined) throw new LonghornError('USAGE', `the URL names the backup ${backup} and no volume: expected ?backup=NAME&volume=VOL`)
-  const path = decodePath(url.pathname)
-  const user = decodeURIComponent(url.username)
-  const authority = user === '' ? url.host : `${user}@${url.host}`
+  const path = decode(url.pathname, 'path')
+  const user = decode(url.username, 'user part')
+  const authority = user === '' ? url.host : `${url.username}@${url.host}`
   // The colon that upstream has behind an NFS server is what the parser takes for an empty port.
   const colon = url.protocol === 'nfs:' && url.port === '' ? ':' : ''
-  const target = withQuery(`${url.protocol}//${authority}${colon}${path}`, options)
+  const target = withQuery(`${url.protocol}//${authority}${colon}${legible(path)}`, options)
   return {scheme: url.protocol.slice(0, -1), user, host: url.host, path, options, volume, backup, target}
 }
 
@@ -82,12 +82,17 @@ function selector(query: URLSearchParams, key: string, what: string): string | u
   return value === null || value === '' ? undefined : checkName(value, what)
 }
 
-function decodePath(path: string): string {
+/** Decoded, as upstream prints it, but for what would make another URL of it. */
+function legible(path: string): string {
+  return path.replace(/[%?#\s\p{Cc}]/gu, encodeURIComponent)
+}
+
+function decode(text: string, what: string): string {
   try {
-    const decoded = decodeURIComponent(path)
+    const decoded = decodeURIComponent(text)
     if (decoded.includes('\0')) throw new URIError('a NUL in it')
     return decoded
   } catch (error) {
-    throw new LonghornError('USAGE', 'the path of the backup target is not well-formed', {}, {cause: error})
+    throw new LonghornError('USAGE', `the ${what} of the backup target is not well-formed`, {}, {cause: error})
   }
 }

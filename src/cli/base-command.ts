@@ -1,5 +1,5 @@
 import {Command, Flags} from '@oclif/core'
-import {LonghornError} from '../lib/errors.js'
+import {isKind, LonghornError} from '../lib/errors.js'
 import {configured} from './config-file.js'
 import {OUTPUT_FORMATS, outputFormat, type OutputFormat} from './output-format.js'
 
@@ -50,9 +50,9 @@ export abstract class BaseCommand extends Command {
     await super.init()
   }
 
-  /** Errors are printed in one place, `finish` in main.ts; here only what an interrupt has caused gets its name back. */
+  /** Errors are printed in one place, `finish` in main.ts; here only what an interrupt has caused gets its name back, unless it says itself what that means. */
   protected override async catch(error: Error): Promise<never> {
-    throw this.signal.aborted && isCausedBy(error, this.signal.reason) ? this.signal.reason : error
+    throw this.signal.aborted && !isKind(error, 'INTERRUPTED') && isCausedBy(error, this.signal.reason) ? this.signal.reason : error
   }
 
   protected override async finally(error: Error | undefined): Promise<void> {

@@ -24,7 +24,7 @@ const WAY_OUT = 'restore again (longhorn backup restore), or give it up (longhor
 export function judge(states: readonly RestoredState[]): Verdict {
   const verdict = (unusable?: LonghornError, behind: ReadonlyMap<string, LonghornError> = new Map()): Verdict => ({unusable, behind})
   const running = states.find(({restored}) => restored?.running === true)
-  if (running !== undefined) return verdict(new LonghornError('BUSY', `a backup is being restored into the volume, on replica ${running.address}: wait, or end it (longhorn backup restore-cancel)`))
+  if (running !== undefined) return verdict(new LonghornError('BUSY', `a backup is being restored into the volume, on replica ${running.address}: wait; if it was asked for through an engine that is gone, ${WAY_OUT}`))
   const begun = states.filter(({restored}) => (restored?.begun ?? '') !== '')
   const there = states.filter(state => !begun.includes(state) && begun.some(({restored}) => restored!.begun === state.restored?.backup))
   const [first] = there

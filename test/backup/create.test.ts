@@ -2,7 +2,8 @@ import {randomBytes, randomInt} from 'node:crypto'
 import {readFileSync} from 'node:fs'
 import {join} from 'node:path'
 import t, {type Test} from 'tap'
-import {loadBackup, loadVolume} from '../../src/backup/catalog.js'
+import type {BlockSource} from '../../src/backup/block-source.js'
+import {listBackups, loadBackup, loadVolume} from '../../src/backup/catalog.js'
 import {copyBackup} from '../../src/backup/copy.js'
 import {createBackup, startBackup, type CreateOptions} from '../../src/backup/create.js'
 import {blocksFolder} from '../../src/backup/format/store-layout.js'
@@ -214,4 +215,19 @@ t.test('many rounds of writing, backing up, removing and copying', async t => {
     if (!(await restored(t, other, name)).equals(image)) t.fail(`the copy of ${name} differs`)
   }
   await t.rejects(copyBackup(store, other, {...base, backup: [...images.keys()][0]!}), {code: 'LH_CONFLICT'})
+})
+
+t.test('more blocks than a record can list are refused before anything is sent', async t => {
+  const tib = 1024 ** 4
+  const source: BlockSource = {
+    sizeBytes: 64 * tib,
+    read: async () => void t.fail('nothing is read'),
+    allocated: () => [{offset: 0, length: 64 * tib}],
+    changedSince: () => undefined,
+  }
+  const root = t.testdir()
+  const store = new VfsStore(root, `vfs://${root}`)
+  const create = createBackup(source, store, {volume: 'vol', snapshot: 's', backup: 'huge', concurrency: 1, settleMs: 10})
+  await t.rejects(create, {code: 'LH_UNSUPPORTED', message: /33554432 blocks of 2 MiB, and one can have \d+: choose blocks of 16 MiB/})
+  t.same(await listBackups(store, 'vol'), [])
 })

@@ -19,6 +19,15 @@ t.test('what Go prints and shells quote', async t => {
   t.equal(backupUrl('vfs:///s', 'vv', 'bb'), 'vfs:///s?backup=bb&volume=vv')
 })
 
+t.test('a target that is printed is the same when it is read again', async t => {
+  for (const path of ['/a%3Fb', '/a%23b', '/a%2525b', '/a%20b', '/%0Ab', '/ü+&=x', '/a%0A%3Fvolume=x']) {
+    const {target, path: decoded} = parseTargetUrl(`vfs://${path}`)
+    t.match(parseTargetUrl(target), {path: decoded, target, volume: undefined}, path)
+    t.match(parseTargetUrl(backupUrl(target, 'vv', 'bb')), {path: decoded, target, volume: 'vv', backup: 'bb'}, path)
+  }
+  for (const text of ['s3://%ZZ@region/', 'vfs:///%ZZ', 's3://%00@region/']) t.throws(() => parseTargetUrl(text), {code: 'LH_USAGE', message: /not well-formed/}, text)
+})
+
 t.test('names from outside never become paths', async t => {
   for (const name of ['..', '.x', 'a', 'a/b', '%2e%2e%2fx', 'a%00b', 'x'.repeat(201)]) {
     t.throws(() => parseTargetUrl(`vfs:///s?volume=${name}`), {code: 'LH_USAGE'}, name)

@@ -51,6 +51,13 @@ for (const signal of ['SIGINT', 'SIGTERM'] as const) {
   })
 }
 
+t.test('what an interrupt means is told by whoever knows it', async t => {
+  const running = sample(['leave'])
+  await once(running.stderr, 'data')
+  running.kill('SIGINT')
+  t.match(await running, {exitCode: 130, stderr: 'waiting\ncleaned up\nError: the work goes on without this command'})
+})
+
 t.test('an interrupt has its JSON, too', async t => {
   const running = sample(['wait', '--json'])
   await once(running.stderr, 'data')

@@ -10,7 +10,7 @@ import {parseSize} from '../../src/lib/sizes.js'
 
 class Sample extends BaseCommand {
   static override summary = 'Do one of several things.'
-  static override args = {action: Args.string({required: true, options: ['print', 'fail', 'bug', 'wait', 'stubborn']})}
+  static override args = {action: Args.string({required: true, options: ['print', 'fail', 'bug', 'wait', 'leave', 'stubborn']})}
   static override flags = {
     manager: Flags.string({...configured('manager')}),
     retries: Flags.integer({...configured('retries', Number)}),
@@ -26,6 +26,10 @@ class Sample extends BaseCommand {
         throw new TypeError('x is not a function')
       case 'wait':
         return this.#wait()
+      case 'leave':
+        return this.#wait().catch((error: unknown) => {
+          throw new LonghornError('INTERRUPTED', 'the work goes on without this command', {}, {cause: error})
+        })
       case 'stubborn':
         return this.#ignoreSignals()
       default:

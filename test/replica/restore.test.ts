@@ -3,6 +3,7 @@ import {existsSync, readdirSync, readFileSync, statSync, writeFileSync} from 'no
 import {join} from 'node:path'
 import t, {type Test} from 'tap'
 import {loadBackup} from '../../src/backup/catalog.js'
+import {BackupKey, BackupKeys} from '../../src/backup/encryption/backup-keys.js'
 import {blockKey} from '../../src/backup/format/store-layout.js'
 import {LOCK, StoreLock} from '../../src/backup/store-lock.js'
 import {connect, type RpcClient} from '../../src/protocol/grpc/client.js'
@@ -10,6 +11,7 @@ import {ALL_FEATURES} from '../../src/protocol/frame.js'
 import {SyncAgentServiceDefinition, type BackupRestoreRequest, type RestoreStatusResponse} from '../../src/protocol/proto/generated/sync-agent.js'
 import {BackedUp} from '../engine/support/backed-up.js'
 import {runReplica, type RunningReplica} from '../engine/support/running.js'
+import {mountSmall} from './support/small-file-system.js'
 import {replicaImage} from '../support/replica-image.js'
 import {shortDir} from '../support/short-dir.js'
 import {until} from '../support/until.js'
@@ -96,6 +98,22 @@ t.test("as upstream's client asks for it", async t => {
   t.equal((await layers(again)).length, 2)
 })
 
+t.test('of many that are asked for at once one begins', async t => {
+  const folder = shortDir(t)
+  const source = new BackedUp(join(folder, 'store'), SIZE)
+  source.volume.write(0, randomBytes(MIB))
+  const url = await source.backup('one')
+  const {replica, agent} = await opened(t, folder)
+  const results = await Promise.allSettled(Array.from({length: 5}, () => agent.backupRestore(request(url))))
+  t.equal(results.filter(({status}) => status === 'fulfilled').length, 1)
+  for (const result of results) if (result.status === 'rejected') t.match(result.reason, {code: 'LH_BUSY', message: /already in progress/})
+  t.match(await over(agent), {state: 'complete', lastRestored: 'one'})
+  t.ok((await replicaImage(replica.directory)).equals(source.image('one')))
+  await t.rejects(agent.backupRestore(request(url)), {code: 'LH_CONFLICT', message: /already restored backup one/})
+  t.match(await agent.restoreStatus(), {state: 'complete', lastRestored: 'one', error: ''}, 'a refusal is not what came of it')
+  await replica.server.close()
+})
+
 t.test('in two steps, led by an engine', async t => {
   const folder = shortDir(t)
   const source = new BackedUp(join(folder, 'store'), SIZE)
@@ -155,6 +173,45 @@ t.test('ended and given up', async t => {
   t.match(done, {state: 'complete', lastRestored: 'one'})
   t.ok(done.objectBytes < BigInt(6 * MIB), 'what the first attempt fetched is used')
   t.ok((await replicaImage(again.directory)).equals(source.image('one')))
+})
+
+t.test('encrypted, and ending within a block: what an earlier attempt fetched is used', async t => {
+  const folder = shortDir(t)
+  const source = new BackedUp(join(folder, 'store'), 11 * MIB)
+  const key = randomBytes(32)
+  source.store.keys = BackupKeys.of([BackupKey.from(key)])
+  source.volume.write(0, randomBytes(11 * MIB))
+  const url = await source.backup('one')
+  const {replica, agent} = await opened(t, folder, SESSION)
+  await t.rejects(agent.backupRestore(request(url, {hold: true})), {code: 'LH_USAGE', message: /no key was given/})
+  const held = request(url, {hold: true, credential: new Map([['LONGHORN_BACKUP_KEY', key.toString('base64')]])})
+  for (const attempt of [1, 2]) {
+    await agent.backupRestore(held)
+    await until(async () => (await agent.restoreStatus()).ready, 'all of it is here', GENEROUS_MS)
+    const {objectBytes} = await agent.restoreStatus()
+    t.ok(attempt === 1 ? objectBytes > 11n * BigInt(MIB) : objectBytes === 0n, `attempt ${attempt}: ${objectBytes}`)
+  }
+  await agent.backupRestoreFinish({session: SESSION, layer: held.snapshotDiskName})
+  t.ok((await replicaImage(replica.directory)).subarray(0, 11 * MIB).equals(source.image('one')))
+})
+
+t.test('a full disk', async t => {
+  const small = mountSmall(t, 'tmpfs', 8)
+  if (small === undefined) return
+  const source = new BackedUp(join(shortDir(t), 'store'), SIZE)
+  source.volume.write(0, randomBytes(MIB))
+  const small1 = await source.backup('small')
+  source.volume.write(0, randomBytes(SIZE))
+  const large = await source.backup('large')
+  const {replica, agent} = await opened(t, small)
+  await agent.backupRestore(request(small1))
+  t.match(await over(agent), {state: 'complete', lastRestored: 'small'})
+  await agent.backupRestore(request(large, {snapshotDiskName: 'volume-snap-t.img'}))
+  t.match(await over(agent), {state: 'error', error: /no space left on device/, lastRestored: 'small'})
+  t.notOk(existsSync(join(replica.directory, 'volume-delta-restore.img')), 'the space is given back')
+  t.ok((await replicaImage(replica.directory)).equals(source.image('small')))
+  t.match((await replica.rpc.replicaGet()).replica, {restored: {begun: large, running: false, backup: small1}})
+  await replica.server.close()
 })
 
 t.test('a process that ends between the commit and its record', async t => {

@@ -42,6 +42,9 @@ export interface BackupRecord {
 /** A full TiB in blocks of 2 MiB takes 56 MB. What JavaScript can hold as one text is about 512 MiB. */
 export const MAX_BACKUP_RECORD_BYTES = 480 * 1024 ** 2
 
+/** How many blocks a record can list: as text each takes up to `{"Offset":9007199254740991,"BlockChecksum":"…64…"},`; the rest has its share. */
+export const MAX_BLOCKS = Math.floor((MAX_BACKUP_RECORD_BYTES - 2 * 1024 ** 2) / 112)
+
 /** Reads the record of a backup. `key` is for errors. Throws CORRUPT. */
 export function parseBackupRecord(text: string, key: string): BackupRecord {
   const fields = new JsonFields(text, key)

@@ -3,7 +3,6 @@
 //   u32 LE magic 0x184d2204 | FLG | BD | [u64 content size] | [u32 dictionary] | header checksum
 //   then blocks: u32 LE size, its highest bit set for one that is stored as it is | bytes | [u32 checksum]; a size of 0 ends
 //   [u32 content checksum]
-import {compressFrame, decompressFrame} from 'lz4-napi'
 import {LonghornError} from '../../lib/errors.js'
 import {lz4} from '../../lib/sys/liblz4.js'
 
@@ -17,14 +16,18 @@ export function isLz4Frame(content: Buffer): boolean {
 }
 
 /** One frame with independent blocks of 4 MiB and a content checksum. In the thread pool; `data` must not change meanwhile. */
-export function compressLz4(data: Buffer): Promise<Buffer> {
-  return lz4 === undefined ? compressFrame(data, {contentChecksum: true}) : lz4.compress(data)
+export async function compressLz4(data: Buffer): Promise<Buffer> {
+  if (lz4 !== undefined) return lz4.compress(data)
+  const {compressFrame} = await import('lz4-napi')
+  return compressFrame(data, {contentChecksum: true})
 }
 
 /** What a frame holds, which is to be `expectedBytes`. In the thread pool. Throws for one that is damaged, and CORRUPT for one that breaks off or holds far more. */
 export async function decompressLz4(frame: Buffer, expectedBytes: number): Promise<Buffer> {
   checkFrame(frame, expectedBytes)
-  return lz4 === undefined ? decompressFrame(frame) : lz4.decompress(frame, expectedBytes)
+  if (lz4 !== undefined) return lz4.decompress(frame, expectedBytes)
+  const {decompressFrame} = await import('lz4-napi')
+  return decompressFrame(frame)
 }
 
 /**

@@ -20,6 +20,7 @@ export function proxyOf(env: Env, scheme: 'http' | 'https', host: string, port: 
   const url = URL.canParse(whole) ? new URL(whole) : undefined
   if (url === undefined) throw new LonghornError('USAGE', `${name.toUpperCase()} is not the URL of a proxy: expected http://host:port`)
   if (url.protocol !== 'http:' && url.protocol !== 'https:') throw new LonghornError('UNSUPPORTED', `${name.toUpperCase()}: proxies of the kind ${url.protocol.slice(0, -1)} are not supported, http and https are`)
+  if (scheme === 'http' && url.protocol === 'https:') throw new LonghornError('UNSUPPORTED', 'HTTP_PROXY: a store over http cannot be reached through a proxy over https: use a proxy over http, or the store over https')
   return url
 }
 
@@ -40,7 +41,7 @@ export class ProxyHttpAgent extends HttpAgent {
       request.path = `http://${request.getHeader('host') as string}${request.path}`
       for (const [name, value] of Object.entries(authorization(proxy))) request.setHeader(name, value)
     }
-    const to = proxy === undefined ? options : {...options, host: proxy.hostname, port: Number(proxy.port || 80)}
+    const to = proxy === undefined ? options : {...options, host: hostOf(proxy), port: Number(proxy.port || 80)}
     ;(HttpAgent.prototype as unknown as {addRequest(request: ClientRequest, options: ClientRequestArgs): void}).addRequest.call(this, request, to)
   }
 }
@@ -72,7 +73,7 @@ function openTunnel(proxy: URL, to: string): Promise<Socket> {
   return new Promise((resolve, reject) => {
     const ask = proxy.protocol === 'https:' ? httpsRequest : httpRequest
     const fail = (why: string, cause?: Error): void => reject(new Error(`the proxy ${proxy.host} ${why}`, {cause}))
-    const request = ask({host: proxy.hostname, port: proxy.port || (proxy.protocol === 'https:' ? 443 : 80), method: 'CONNECT', path: to, headers: {host: to, ...authorization(proxy)}, agent: false, timeout: TUNNEL_TIMEOUT_MS})
+    const request = ask({host: hostOf(proxy), port: proxy.port || (proxy.protocol === 'https:' ? 443 : 80), method: 'CONNECT', path: to, headers: {host: to, ...authorization(proxy)}, agent: false, timeout: TUNNEL_TIMEOUT_MS})
     request.once('connect', ({statusCode}, socket) => {
       socket.setTimeout(0)
       if (statusCode === 200) return resolve(socket)
@@ -87,6 +88,11 @@ function openTunnel(proxy: URL, to: string): Promise<Socket> {
     request.once('error', error => fail(`cannot be used: ${error.message}`, error))
     request.end()
   })
+}
+
+/** IPv6 without the brackets that it has in URLs. */
+function hostOf({hostname}: URL): string {
+  return hostname.replace(/^\[(.*)\]$/, '$1')
 }
 
 function authorization({username, password}: URL): Record<string, string> {

@@ -80,7 +80,7 @@ export class NfsSessions {
         sinceMs ??= performance.now()
         if (signal?.aborted === true) throw signal.reason
         if (this.#closed || patienceMs === 0 || performance.now() + wait - sinceMs > patienceMs) throw told(error, this.url)
-        await delay(wait, undefined, {signal})
+        await delay(wait, undefined, {signal}).catch(() => signal?.throwIfAborted())
       }
     }
   }

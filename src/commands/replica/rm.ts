@@ -2,6 +2,7 @@ import {Args} from '@oclif/core'
 import {BaseCommand} from '../../cli/base-command.js'
 import {connectEngine, engineFlags} from '../../cli/engine-connection.js'
 import {volumeFlag} from '../../cli/flags.js'
+import {formatAddress, parseAddress} from '../../lib/address.js'
 
 export default class ReplicaRm extends BaseCommand {
   static override summary = 'Take a replica out of a volume. Its directory stays as it is.'
@@ -18,8 +19,10 @@ export default class ReplicaRm extends BaseCommand {
 
   async run(): Promise<{address: string}> {
     const {args, flags} = await this.parse(ReplicaRm)
+    // As the engine has it: another way to write it would be a replica that the volume has not.
+    const address = formatAddress(parseAddress(args.address))
     await using engine = connectEngine(flags.engine, flags.volume)
-    await engine.replicaDelete({address: args.address, instanceName: ''}, {signal: this.signal})
-    return {address: args.address}
+    await engine.replicaDelete({address, instanceName: ''}, {signal: this.signal})
+    return {address}
   }
 }

@@ -1,21 +1,16 @@
 import {randomBytes} from 'node:crypto'
-import {startBackup, type StartedBackup} from '../../backup/create.js'
-import {wantsFull} from '../../backup/format/backup-record.js'
-import {parseQuantity} from '../../backup/format/quantity.js'
-import {openStore} from '../../backup/store/open-store.js'
-import {checkName, parseTargetUrl} from '../../backup/target-url.js'
+import type {StartedBackup} from '../../backup/create.js'
+import {checkName} from '../../backup/target-url.js'
 import {percentOf, type TransferProgress} from '../../backup/transfer-progress.js'
 import {Cleanup} from '../../lib/cleanup.js'
 import {isKind, LonghornError, messageOf} from '../../lib/errors.js'
 import type {Log} from '../../lib/log.js'
-import {toInteger, toText} from '../../protocol/grpc/fields.js'
+import {toText} from '../../protocol/grpc/fields.js'
 import type {BackupCreateRequest} from '../../protocol/proto/generated/sync-agent.js'
 import type {Replica} from '../replica.js'
-import {SnapshotSource} from './snapshot-source.js'
 
 /** How many statuses are remembered, newest first, as upstream's. */
 const KEPT = {complete: 5, error: 10} as const
-const MAX_WORKERS = 64
 
 const NOTHING: TransferProgress = {blocks: 0, totalBlocks: 0, volumeBytes: 0, objectBytes: 0}
 
@@ -47,6 +42,8 @@ export class BackupJobs {
 
   /** Begins a backup. Resolves when the base is chosen; the rest goes on. Throws what startBackup() does, and BUSY during a purge. */
   async start(request: BackupCreateRequest, signal: AbortSignal): Promise<{backup: string; isIncremental: boolean}> {
+    // Most replicas never make a backup, and need not have what it takes in memory.
+    const {beginBackup} = await import('./begin-backup.js')
     const name = request.backupName === '' ? `backup-${randomBytes(8).toString('hex')}` : checkName(request.backupName, 'backup')
     const snapshot = toText(request.snapshotFileName, 'BackupCreate: snapshot_file_name')
     if (this.#jobs.get(name)?.status.state === 'in_progress') throw new LonghornError('BUSY', `backup ${name} is running already`)
@@ -55,17 +52,15 @@ export class BackupJobs {
     try {
       await using undo = new Cleanup()
       undo.defer(this.replica.useLayers(`backup ${name}`))
-      const source = undo.add(await SnapshotSource.open(this.replica.directory, snapshot))
-      const store = undo.add(await openStore(parseTargetUrl(request.backupTarget), {env: {...process.env, ...Object.fromEntries(request.credential)}}))
       const onProgress = (transfer: TransferProgress): void => {
         job.status = {...job.status, transfer, progress: percentOf(transfer)}
       }
-      const started = await startBackup(source, store, {...optionsOf(request), backup: name, onProgress, signal: job.abort.signal})
+      const started = await beginBackup(this.replica.directory, request, {name, onProgress, signal: job.abort.signal}, undo)
       if (signal.aborted) {
         await started.close()
         throw signal.reason
       }
-      this.log.info({backup: name, snapshot, to: store.url, incremental: started.isIncremental}, 'backup begins')
+      this.log.info({backup: name, snapshot, to: started.to, incremental: started.isIncremental}, 'backup begins')
       job.running = this.#run(name, job, started, undo.move())
       return {backup: name, isIncremental: started.isIncremental}
     } catch (error) {
@@ -125,33 +120,4 @@ export class BackupJobs {
       for (const [old] of over.slice(0, -KEPT[state])) this.#jobs.delete(old)
     }
   }
-}
-
-function optionsOf(request: BackupCreateRequest) {
-  const size = request.parameters.get('backup-block-size') ?? ''
-  const blockBytes = size === '' ? undefined : parseQuantity(size)
-  if (size !== '' && blockBytes === undefined) throw new LonghornError('USAGE', `BackupCreate: backup-block-size is "${size}": expected bytes`)
-  return {
-    volume: checkName(request.volumeName, 'volume'),
-    snapshot: request.snapshotFileName,
-    labels: labelsOf(request.labels),
-    compressionMethod: request.compressionMethod === '' ? undefined : request.compressionMethod,
-    blockBytes: blockBytes === 0 ? undefined : blockBytes,
-    concurrency: toInteger(request.concurrentLimit, 0, MAX_WORKERS, 'BackupCreate: concurrent_limit') || 1,
-    full: wantsFull(request.parameters),
-    exclusive: request.exclusive,
-    backingImage: {name: request.backingImageName, checksum: request.backingImageChecksum},
-    storageClassName: request.storageClassName,
-  }
-}
-
-function labelsOf(texts: readonly string[]): Record<string, string> | null {
-  if (texts.length === 0) return null
-  return Object.fromEntries(
-    texts.map(text => {
-      const at = text.indexOf('=')
-      if (at < 1) throw new LonghornError('USAGE', `BackupCreate: label "${text}": expected KEY=VALUE`)
-      return [text.slice(0, at), text.slice(at + 1)]
-    }),
-  )
 }

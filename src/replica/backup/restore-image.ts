@@ -1,6 +1,5 @@
 import {constants} from 'node:fs'
 import {open, type FileHandle} from 'node:fs/promises'
-import {blockSum} from '../../backup/format/store-layout.js'
 import type {Range} from '../../backup/block-source.js'
 import type {RestoreTarget} from '../../backup/restore-blocks.js'
 import {punchHole} from '../../lib/sys/fallocate.js'
@@ -44,11 +43,11 @@ export class FullImage implements RestoreImage {
     })
   }
 
-  async has(offset: number, length: number, sum: string): Promise<boolean> {
-    if (!this.used) return false
+  async found(offset: number, length: number): Promise<Buffer | undefined> {
+    if (!this.used) return undefined
     const block = Buffer.alloc(length)
     await disk(`reading ${this.path}`, () => this.file.read(block, 0, length, offset))
-    return (await blockSum(block)) === sum
+    return block
   }
 
   write(block: Buffer, offset: number): Promise<void> {
@@ -95,8 +94,8 @@ export class DeltaImage implements RestoreImage {
     }
   }
 
-  async has(): Promise<boolean> {
-    return false
+  async found(): Promise<undefined> {
+    return undefined
   }
 
   async write(block: Buffer, offset: number): Promise<void> {

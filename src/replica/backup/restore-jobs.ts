@@ -4,10 +4,10 @@ import type {Log} from '../../lib/log.js'
 import {percentOf, type TransferProgress} from '../../backup/transfer-progress.js'
 import type {BackupRestoreRequest} from '../../protocol/proto/generated/sync-agent.js'
 import type {Replica} from '../replica.js'
-import {putInPlace, tidyUp} from './restore-commit.js'
 import {unwrittenLayers} from './restore-record.js'
-import {planRestore, type RestorePlan} from './restore-plan.js'
-import {toRestoreWish, type RestoreWish} from './restore-wish.js'
+import type {RestorePlan} from './restore-plan.js'
+import type * as RestoreSteps from './restore-steps.js'
+import type {RestoreWish} from './restore-wish.js'
 
 const NOTHING: TransferProgress = {blocks: 0, totalBlocks: 0, volumeBytes: 0, objectBytes: 0}
 
@@ -31,6 +31,7 @@ export interface RestoreStatus {
 const NEVER: RestoreStatus = {state: '', progress: 0, error: '', url: '', backup: '', layer: '', ready: false, incremental: false, transfer: NOTHING}
 
 interface Job {
+  readonly steps: typeof RestoreSteps
   readonly wish: RestoreWish
   readonly abort: AbortController
   /** Until it is over, or waits to be finished. */
@@ -76,16 +77,16 @@ export class RestoreJobs {
    * CONFLICT when the replica is not open, is being rebuilt, is too small, or has this very backup already; NOT_FOUND and others as openBackup().
    */
   async start(request: BackupRestoreRequest, signal: AbortSignal): Promise<void> {
-    const wish = toRestoreWish(request)
+    // Most replicas never restore anything, and need not have what it takes in memory.
+    const steps = await import('./restore-steps.js')
+    const wish = steps.toRestoreWish(request)
     // Of an engine that is gone: this one begins anew.
     if (wish.hold && this.#job !== undefined) await this.#stop('another restore was asked for')
     if (this.#job !== undefined) throw new LonghornError('BUSY', `the restore of backup ${this.#job.wish.backup} is already in progress`)
-    if (!wish.hold) await this.#refuseRestored(wish)
-    const job: Job = {wish, abort: new AbortController(), running: Promise.resolve(), owned: new Cleanup(), plan: undefined}
+    const job: Job = {steps, wish, abort: new AbortController(), running: Promise.resolve(), owned: new Cleanup(), plan: undefined}
     this.#job = job
     this.replica.restores.running = true
-    this.#status = {...NEVER, state: 'in_progress', url: wish.url, backup: wish.backup, layer: wish.layer}
-    const begun = this.#begin(job, signal)
+    const begun = this.#admit(job).then(() => this.#begin(job, signal))
     job.running = begun.catch(() => undefined)
     await begun
   }
@@ -118,6 +119,17 @@ export class RestoreJobs {
     if (this.#job !== undefined) await this.#stop('the replica is shutting down')
   }
 
+  /** A refusal leaves what is known of the last restore. Nobody else begins one meanwhile. */
+  async #admit(job: Job): Promise<void> {
+    try {
+      if (!job.wish.hold) await this.#refuseRestored(job.wish)
+    } catch (error) {
+      this.#job = undefined
+      this.replica.restores.running = false
+      throw error
+    }
+  }
+
   async #refuseRestored({backup, recorded}: RestoreWish): Promise<void> {
     const {volume, directory} = await this.replica.describe()
     const restored = this.replica.restores.restored(directory)
@@ -126,11 +138,12 @@ export class RestoreJobs {
   }
 
   async #begin(job: Job, signal: AbortSignal): Promise<void> {
-    const {wish} = job
+    const {wish, steps} = job
+    this.#status = {...NEVER, state: 'in_progress', url: wish.url, backup: wish.backup, layer: wish.layer}
     try {
       await this.replica.breakOffPurge('a backup is to be restored')
       job.owned.defer(this.replica.useLayers(`the restore of backup ${wish.backup}`))
-      const plan = await planRestore(this.replica, wish, job.owned, job.abort.signal)
+      const plan = await steps.planRestore(this.replica, wish, job.owned, job.abort.signal)
       signal.throwIfAborted()
       job.abort.signal.throwIfAborted()
       await this.replica.restores.begin({backup: wish.recorded, layer: plan.layer})
@@ -162,7 +175,7 @@ export class RestoreJobs {
 
   async #commit(job: Job, plan: RestorePlan): Promise<void> {
     try {
-      await putInPlace(this.replica, plan)
+      await job.steps.putInPlace(this.replica, plan)
     } catch (error) {
       return this.#failed(job, error)
     }
@@ -175,9 +188,9 @@ export class RestoreJobs {
   }
 
   /** The backup is in its place, whatever comes of this. */
-  async #tidyUp({wish, abort}: Job, plan: RestorePlan): Promise<void> {
+  async #tidyUp({steps, wish, abort}: Job, plan: RestorePlan): Promise<void> {
     try {
-      const layer = await tidyUp(this.replica, plan, wish.layer, abort.signal)
+      const layer = await steps.tidyUp(this.replica, plan, wish.layer, abort.signal)
       if (layer !== wish.layer) this.log.warn({layer, wanted: wish.layer}, 'the restored layer has another name')
     } catch (error) {
       this.log.warn({err: error}, 'after the restore')
@@ -191,6 +204,8 @@ export class RestoreJobs {
   async #failed(job: Job, error: unknown): Promise<void> {
     if (isKind(error, 'INTERRUPTED')) this.log.info({backup: job.wish.backup, reason: messageOf(error)}, 'restore ended early')
     else this.log.warn({err: error, backup: job.wish.backup}, 'restore failed')
+    // The volume is still there, and writes to it would fail.
+    if (isKind(error, 'NO_SPACE')) await this.replica.restores.dropFetched().catch((failure: unknown) => this.log.warn({err: failure}, 'after a restore'))
     await this.#end(job, {state: 'error', error: messageOf(error)})
   }
 

@@ -88,6 +88,11 @@ export class RestoreKeeper {
     if (this.#record.begun !== undefined) await this.#write({...this.#record, begun: undefined})
   }
 
+  /** Gives back the space of what has been fetched; it stays recorded that it was begun. */
+  dropFetched(): Promise<void> {
+    return this.#removePartial()
+  }
+
   /** Forgets everything: the replica becomes a copy of others. */
   async forget(): Promise<void> {
     await this.#removePartial()

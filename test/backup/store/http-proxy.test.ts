@@ -33,6 +33,8 @@ t.test('which proxy for which host', async t => {
   t.equal(proxyOf({HTTP_PROXY: 'http://web:3128', NO_PROXY: '*'}, 'http', 's3.test', 80), undefined)
   t.equal(proxyOf({}, 'http', 's3.test', 80), undefined)
   t.throws(() => proxyOf({HTTP_PROXY: 'http://'}, 'http', 's3.test', 80), {code: 'LH_USAGE'})
+  t.throws(() => proxyOf({HTTP_PROXY: 'https://web:1'}, 'http', 's3.test', 80), {code: 'LH_UNSUPPORTED', message: /through a proxy over https/})
+  t.equal(proxyOf({HTTPS_PROXY: 'https://web:1'}, 'https', 's3.test', 443)?.host, 'web:1')
   t.throws(() => proxyOf({HTTP_PROXY: 'socks5://web:1'}, 'http', 's3.test', 80), {code: 'LH_UNSUPPORTED'})
 })
 
@@ -52,6 +54,9 @@ t.test('a proxy that is not there', async t => {
   const error: unknown = await openStore(parseTargetUrl(URL_TEXT), {env}).catch((error: unknown) => error)
   t.match(error, {code: 'LH_UNREACHABLE', message: /the proxy 127\.0\.0\.1:9 cannot be used/})
   t.notMatch(String(error), /sEcret/)
+  const six: unknown = await openStore(parseTargetUrl(URL_TEXT), {env: {...env, HTTPS_PROXY: 'http://[::1]:9'}}).catch((error: unknown) => error)
+  t.match(six, {code: 'LH_UNREACHABLE', message: /the proxy \[::1\]:9 cannot be used/})
+  t.notMatch(String(six), /ENOTFOUND/, 'it is an address')
 })
 
 const openssl = spawnSync('openssl', ['version']).status === 0
