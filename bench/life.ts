@@ -195,6 +195,8 @@ async function copySeconds(rig: Rig): Promise<number> {
 async function returning(rig: Rig, fullSeconds: number): Promise<Row[]> {
   let address = await rig.replica('c')
   await rig.add(address)
+  // What the rebuild has left behind is being merged.
+  await sleep(3000)
   await rig.end('c', 'SIGKILL')
   await sleep(500)
   await runFio(rig.uri, FILL, undefined, Math.floor(sizeBytes / 100 / 1024 ** 2) * 1024 ** 2)
