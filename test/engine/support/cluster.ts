@@ -3,7 +3,7 @@ import {readdirSync, rmSync} from 'node:fs'
 import {join} from 'node:path'
 import type {Test} from 'tap'
 import {Engine} from '../../../src/engine/engine.js'
-import {errnoOf, isKind} from '../../../src/lib/errors.js'
+import {errnoOf, isKind, messageOf} from '../../../src/lib/errors.js'
 import {OP} from '../../../src/protocol/block-device.js'
 import {openVolumeView} from '../../../src/replica/open-replica.js'
 import type {Random} from '../../replica/support/random.js'
@@ -303,10 +303,18 @@ export class Cluster {
     return this.places.some(({running}) => running?.replica.isPurging === true)
   }
 
-  /** Nothing may be in flight, and no replica be rebuilt. */
+  /** Nothing may be in flight. Waits for rebuilds; one that has lost its source begins again by itself, at any moment. */
   async revert(name: string): Promise<void> {
     this.tell(`reverting to ${name}`)
-    await this.engine.revert(name)
+    for (let attempt = 1; ; attempt++) {
+      await this.rebuilt()
+      try {
+        await this.engine.revert(name)
+        break
+      } catch (error) {
+        if (attempt === 50 || !isKind(error, 'CONFLICT') || !messageOf(error).includes('is being rebuilt')) throw error
+      }
+    }
     this.history.reset(padded(this.snapshots.get(name)!.content!, this.history.sizeBytes))
   }
 
