@@ -39,6 +39,11 @@ const JOBS: readonly Job[] = [
 ]
 
 const {values} = parseArgs({options: {seconds: {type: 'string', default: '4'}, rounds: {type: 'string', default: '3'}}})
+// spawn() says nothing but ENOENT.
+if ((await execa('tgtadm', ['--version'], {reject: false})).failed) {
+  console.error('left out: there is nothing to compare with. apt-get install tgt')
+  process.exit(0)
+}
 const directory = await mkdtemp(join(tmpdir(), 'longhorn-bench-'))
 try {
   await using undo = new Cleanup()

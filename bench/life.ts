@@ -228,9 +228,12 @@ async function layers(rig: Rig): Promise<Row[]> {
   let first = 0
   let count = 1
   for (const wanted of [1, 100, 1000]) {
-    for (; count < wanted; count++) {
-      await rig.rpc.volumeSnapshot({name: `s${count}`, labels: new Map(), freezeFilesystem: false})
-      await runFio(rig.uri, {...WRITES, depth: 8}, undefined, 256 * 1024)
+    // Taken while it is written to, so that each layer holds something.
+    while (count < wanted) {
+      let writing = true
+      const load = rig.fio({...WRITES, depth: 4}, SECONDS).finally(() => (writing = false))
+      for (; writing && count < wanted; count++) await rig.rpc.volumeSnapshot({name: `s${count}`, labels: new Map(), freezeFilesystem: false})
+      await load
     }
     const iops = median([await rig.fio(READS, SECONDS), await rig.fio(READS, SECONDS), await rig.fio(READS, SECONDS)])
     if (wanted === 1) first = iops

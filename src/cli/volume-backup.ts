@@ -47,6 +47,17 @@ export interface MadeBackup {
  * next backup; those of earlier runs to the same target are marked as removed when this has worked.
  */
 export async function backUpVolume(engine: EngineClient, request: BackupRequest): Promise<MadeBackup> {
+  const made = await makeBackup(engine, request)
+  if (request.snapshot !== undefined) return made
+  try {
+    await removeOldSnapshots(engine, request, made.snapshot)
+  } catch (error) {
+    throw afterBackup(made.backup, 'the snapshots of older ones', error)
+  }
+  return made
+}
+
+async function makeBackup(engine: EngineClient, request: BackupRequest): Promise<MadeBackup> {
   const {volume, signal} = request
   return withReplicas(engine, volume, signal, async replicas => {
     const snapshot = request.snapshot ?? (await engine.volumeSnapshot({name: `backup-${randomUUID()}`, labels: new Map([[MADE_BY, request.target]])}, {signal})).name
@@ -55,10 +66,10 @@ export async function backUpVolume(engine: EngineClient, request: BackupRequest)
     try {
       const {backup, isIncremental} = await agent.backupCreate(await toRequest(request, snapshot), {signal, timeoutMs: START_TIMEOUT_MS})
       const status = await wait(agent, backup, request)
-      if (request.snapshot === undefined) await removeOldSnapshots(engine, request, snapshot)
       return {backup, url: status.backupUrl, snapshot, incremental: isIncremental, replica, blocks: Number(status.totalBlocks), newBytes: Number(status.newBytes)}
     } catch (error) {
-      if (request.snapshot === undefined) await Promise.all(replicas.map(({rpc}) => rpc.diskMarkAsRemoved({name: snapshot}))).catch(() => undefined)
+      // One that cannot be reached now keeps it until the next run that works.
+      if (request.snapshot === undefined) await Promise.allSettled(replicas.map(({rpc}) => rpc.diskMarkAsRemoved({name: snapshot})))
       throw error
     } finally {
       agent.destroy()
@@ -111,8 +122,16 @@ async function wait(agent: ReturnType<typeof connectSyncAgent>, backup: string, 
       await sleep(POLL_MS, undefined, {signal})
     }
   } catch (error) {
-    if (signal.aborted) await agent.backupRemove({backup}).catch(() => undefined)
+    if (signal.aborted) await cancel(agent, backup)
     throw error
+  }
+}
+
+async function cancel(agent: ReturnType<typeof connectSyncAgent>, backup: string): Promise<void> {
+  try {
+    await agent.backupRemove({backup})
+  } catch (error) {
+    throw new LonghornError('INTERRUPTED', `interrupted, but the replica could not be told and may go on with backup ${backup}: ${messageOf(error)}`, {backup}, {cause: error})
   }
 }
 
@@ -124,8 +143,8 @@ async function removeOldSnapshots(engine: EngineClient, {volume, target, signal}
   })
 }
 
-/** The failure of the second half: the backup itself is there. */
-export function afterBackup(backup: string, error: unknown): LonghornError {
+/** The failure of the second half: the backup itself is there, and `what` was not removed. */
+export function afterBackup(backup: string, what: string, error: unknown): LonghornError {
   const kind = isKind(error, 'BUSY') ? 'BUSY' : 'IO'
-  return new LonghornError(kind, `backup ${backup} is complete, but older ones were not removed: ${messageOf(error)}`, {backup}, {cause: error})
+  return new LonghornError(kind, `backup ${backup} is complete, but ${what} were not removed: ${messageOf(error)}`, {backup}, {cause: error})
 }

@@ -3,7 +3,7 @@ import {setTimeout as delay} from 'node:timers/promises'
 import t, {type Test} from 'tap'
 import {seededRandom, type Random} from '../replica/support/random.js'
 import {until} from '../support/until.js'
-import {sameImages, SIZE_BYTES, System, verifyImages, type Replica} from './support/system.js'
+import {endsAlike, SIZE_BYTES, System, type Replica} from './support/system.js'
 import {VerifiedLoad} from './support/verified-load.js'
 
 interface Rig {
@@ -41,13 +41,7 @@ async function add(system: System, replica: Replica, bytesPerSecond = 0n): Promi
 async function ends(t: Test, {system, load}: Rig): Promise<void> {
   await until(async () => (await system.inUse()).length === 3, 'all replicas are up to date', 60_000)
   await load.progress(500)
-  await load.stop()
-  await load.verifyAll()
-  t.same(load.problems, [])
-  await system.stop()
-  await sameImages(t, system.replicas)
-  await verifyImages(load, system.replicas)
-  t.same(load.problems, [])
+  await endsAlike(t, system, load)
 }
 
 t.test('the replica that is being rebuilt is killed, again and again', async t => {

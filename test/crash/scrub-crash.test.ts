@@ -7,7 +7,7 @@ import type {VolumeScrubStatusResponse} from '../../src/protocol/proto/generated
 import {seededRandom} from '../replica/support/random.js'
 import {replicaImage} from '../support/replica-image.js'
 import {until} from '../support/until.js'
-import {sameImages, SIZE_BYTES, System, verifyImages, type Replica} from './support/system.js'
+import {endsAlike, SIZE_BYTES, System, type Replica} from './support/system.js'
 import {BLOCK_BYTES, VerifiedLoad} from './support/verified-load.js'
 
 interface Rig {
@@ -86,13 +86,7 @@ async function ends(t: Test, {system, load, content}: Rig): Promise<void> {
     return found === 0n
   }, 'there is nothing left to heal', 120_000)
   t.ok(left > 0n, `${left} ranges were left`)
-  await load.stop()
-  await load.verifyAll()
-  t.same(load.problems, [])
-  await system.stop()
-  await sameImages(t, system.replicas)
-  await verifyImages(load, system.replicas)
-  t.same(load.problems, [])
+  await endsAlike(t, system, load)
   for (const {directory} of system.replicas) t.ok(content.equals(await replicaImage(directory, 'old')), 'the snapshot is what it was')
 }
 

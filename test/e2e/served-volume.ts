@@ -1,10 +1,10 @@
 // A volume on this host, served on a port of the loopback interface that stays the same however often its engine changes.
 import {stat} from 'node:fs/promises'
-import {createServer, type AddressInfo} from 'node:net'
 import {join} from 'node:path'
 import {setTimeout as sleep} from 'node:timers/promises'
 import {longhorn} from '../cli/run-program.js'
 import {Daemon} from '../peers/support/daemon.js'
+import {freePort} from '../support/sockets.js'
 
 const REPLICAS = 2
 const BLOCK_BYTES = 512
@@ -98,12 +98,4 @@ export class ServedVolume {
   get #directories(): string[] {
     return Array.from({length: REPLICAS}, (_, index) => join(this.#folder, `${this.name}-${index}`))
   }
-}
-
-async function freePort(): Promise<number> {
-  const server = createServer()
-  await new Promise<void>(resolve => server.listen(0, '127.0.0.1', resolve))
-  const {port} = server.address() as AddressInfo
-  await new Promise(resolve => server.close(resolve))
-  return port
 }

@@ -1,3 +1,5 @@
+import {cpSync} from 'node:fs'
+import {join} from 'node:path'
 import t from 'tap'
 import type {Engine} from '../../src/engine/engine.js'
 import {OP} from '../../src/protocol/block-device.js'
@@ -49,6 +51,26 @@ t.test('a new replica, with snapshots below', async t => {
   t.same(second!.chain.length, first!.chain.length)
   t.same([...second!.disks.keys()].filter(name => !name.includes('head')).sort(), [...first!.disks.keys()].filter(name => !name.includes('head')).sort())
   t.equal((await read(engine.volume, 5 * BLOCK, 4)).readUInt32LE(), 4)
+})
+
+t.test('from several sources, as long as they have the same layers', async t => {
+  const folder = shortDir(t)
+  const [one, two, three, four] = await runReplicas(t, folder, 4)
+  const {engine} = await runEngine(t, engineOptions([one!, two!]))
+  await fill(engine, 0, 1, BLOCKS)
+  await engine.takeSnapshot('a', {})
+  await fill(engine, 100, 2, 300)
+  await engine.addReplica(three!.address)
+  await rebuilt(engine, three!.address)
+  const sources = (address: string) => engine.rebuilds.find(one => one.address === address)!.sources
+  t.same([...sources(three!.address)].sort(), [one!.address, two!.address].sort(), 'both')
+  for (const snapshot of ['a', undefined]) t.same(await numbers(three!, snapshot), await numbers(one!, snapshot), `${snapshot}`)
+
+  await two!.rpc.diskMarkAsRemoved({name: 'volume-snap-a.img'})
+  await engine.addReplica(four!.address)
+  await rebuilt(engine, four!.address)
+  t.notOk(sources(four!.address).includes(one!.address) && sources(four!.address).includes(two!.address), 'not one that has removed a snapshot with one that has not')
+  t.same(await numbers(four!), await numbers(one!))
 })
 
 t.test('writes of all kinds while it is being rebuilt', async t => {
@@ -164,6 +186,29 @@ t.test('replicas that were only read apart from each other', async t => {
     t.same(engine.replicas.map(({mode}) => mode), replicas.map(() => 'RW'))
     await close()
   }
+})
+
+t.test('one that was being rebuilt, and alone has kept an expansion', async t => {
+  const folder = shortDir(t)
+  const [one, two] = await runReplicas(t, folder, 2)
+  const first = await runEngine(t, engineOptions([one!]))
+  await fill(first.engine, 0, 1, BLOCKS)
+  await first.close()
+  const before = join(folder, 'before')
+  cpSync(one!.directory, before, {recursive: true})
+
+  const second = await runEngine(t, engineOptions([one!]))
+  await second.engine.addReplica(two!.address, 64 * 1024)
+  await second.engine.expand(2 * SIZE_BYTES)
+  await second.close()
+  t.match(await two!.rpc.replicaGet(), {replica: {rebuilding: true, size: `${2 * SIZE_BYTES}`}})
+
+  const smaller = await runReplica(t, before, undefined)
+  const third = await runEngine(t, engineOptions([smaller]))
+  await third.engine.addReplica(two!.address)
+  await rebuilt(third.engine, two!.address)
+  t.same(await numbers(two!), await numbers(smaller))
+  await third.close()
 })
 
 t.test('a replica of another volume', async t => {

@@ -6,7 +6,7 @@ import t, {type Test} from 'tap'
 import {isKind} from '../../src/lib/errors.js'
 import {FRAME} from '../../src/protocol/frame.js'
 import {ReplicaMode, type VolumeScrubStatusResponse} from '../../src/protocol/proto/generated/controller.js'
-import {sameImages, SIZE_BYTES, System, verifyImages, type Replica} from '../crash/support/system.js'
+import {endsAlike, SIZE_BYTES, System, type Replica} from '../crash/support/system.js'
 import {VerifiedLoad} from '../crash/support/verified-load.js'
 import {seededRandom, type Random} from '../replica/support/random.js'
 import {FramePeer} from '../support/frames.js'
@@ -85,14 +85,8 @@ async function rebuilt({system, bad}: Rig): Promise<void> {
 
 async function ends(t: Test, {system, load}: Rig, snapshots: readonly string[] = []): Promise<void> {
   await load.progress(300)
-  await load.stop()
+  await endsAlike(t, system, load)
   t.equal(load.errors, 0, 'the initiator does not notice')
-  await load.verifyAll()
-  t.same(load.problems, [])
-  await system.stop()
-  await sameImages(t, system.replicas)
-  await verifyImages(load, system.replicas)
-  t.same(load.problems, [])
   for (const name of snapshots) {
     const [first, ...more] = await Promise.all(system.replicas.map(({directory}) => replicaImage(directory, name)))
     for (const image of more) t.ok(image.equals(first!), `the snapshot ${name} is the same`)

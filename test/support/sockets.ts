@@ -1,5 +1,5 @@
 import {once} from 'node:events'
-import {connect, Socket} from 'node:net'
+import {connect, createServer, Socket, type AddressInfo} from 'node:net'
 import {networkInterfaces} from 'node:os'
 import type {Address} from '../../src/lib/address.js'
 import {libcFunction} from '../../src/lib/sys/libc.js'
@@ -69,4 +69,13 @@ export async function receiveAll(socket: Socket): Promise<Buffer> {
   const chunks: Buffer[] = []
   for await (const chunk of socket) chunks.push(chunk as Buffer)
   return Buffer.concat(chunks)
+}
+
+/** For programs that take a port number and no open socket; somebody else may take the port in between, which fails the start. */
+export async function freePort(): Promise<number> {
+  const server = createServer()
+  await new Promise<void>(resolve => server.listen(0, '127.0.0.1', resolve))
+  const {port} = server.address() as AddressInfo
+  await new Promise(resolve => server.close(resolve))
+  return port
 }

@@ -68,7 +68,7 @@ sent again, so a run that failed goes on where it was. For cron: one line at the
     try {
       return await withStore(dest, 'store', async store => retainBackups(store, volume, retain, this.signal))
     } catch (error) {
-      throw afterBackup(backup, error)
+      throw afterBackup(backup, 'older ones', error)
     }
   }
 }

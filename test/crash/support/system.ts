@@ -87,6 +87,17 @@ export class System {
   }
 }
 
+/** The load ends; what the volume holds is what it was promised, and after a clean stop every replica holds the same. */
+export async function endsAlike(t: Test, system: System, load: VerifiedLoad): Promise<void> {
+  await load.stop()
+  await load.verifyAll()
+  t.same(load.problems, [])
+  await system.stop()
+  await sameImages(t, system.replicas)
+  await verifyImages(load, system.replicas)
+  t.same(load.problems, [])
+}
+
 export async function sameImages(t: Test, replicas: readonly Replica[]): Promise<void> {
   const sums = await Promise.all(replicas.map(({directory}) => replicaSum(directory)))
   t.equal(new Set(sums).size, 1, 'the replicas are the same, byte for byte')

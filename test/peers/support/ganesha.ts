@@ -1,10 +1,11 @@
 import {spawn, type ChildProcess} from 'node:child_process'
 import {existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync} from 'node:fs'
-import {createConnection, createServer, type AddressInfo} from 'node:net'
+import {createConnection} from 'node:net'
 import {networkInterfaces, tmpdir} from 'node:os'
 import {join} from 'node:path'
 import type {Test} from 'tap'
 import {loadLibnfs} from '../../../src/lib/nfs/libnfs.js'
+import {freePort} from '../../support/sockets.js'
 import {until} from '../../support/until.js'
 import {missing} from './tool.js'
 
@@ -120,13 +121,4 @@ async function accepts(port: number): Promise<boolean> {
   })
   socket.destroy()
   return connected
-}
-
-/** nfs-ganesha takes a port number and no open socket; somebody else may take the port in between, which fails the start. */
-async function freePort(): Promise<number> {
-  const server = createServer()
-  await new Promise<void>(resolve => server.listen(0, '127.0.0.1', resolve))
-  const {port} = server.address() as AddressInfo
-  await new Promise(resolve => server.close(resolve))
-  return port
 }

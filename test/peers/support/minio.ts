@@ -1,11 +1,11 @@
 import {execFile, spawn, type ChildProcess} from 'node:child_process'
 import {existsSync} from 'node:fs'
 import {mkdir, mkdtemp, rename, rm} from 'node:fs/promises'
-import {createServer, type AddressInfo} from 'node:net'
 import {homedir} from 'node:os'
 import {join} from 'node:path'
 import {promisify} from 'node:util'
 import type {Test} from 'tap'
+import {freePort} from '../../support/sockets.js'
 import {until} from '../../support/until.js'
 
 /** The version that is built; a Go module. */
@@ -86,13 +86,4 @@ export async function startMinio(t: Test, path: string): Promise<Record<string, 
   const minio = await Minio.start(path, t.testdir())
   t.teardown(() => minio.kill())
   return minio.env
-}
-
-/** MinIO takes a port number and no open socket; somebody else may take the port in between, which fails the start. */
-async function freePort(): Promise<number> {
-  const server = createServer()
-  await new Promise<void>(resolve => server.listen(0, '127.0.0.1', resolve))
-  const {port} = server.address() as AddressInfo
-  await new Promise(resolve => server.close(resolve))
-  return port
 }
