@@ -4,6 +4,8 @@ import {replaceProcess} from '../lib/sys/exec.js'
 
 /** What a daemon is to do, as its command understood it. */
 export type DaemonRequest = (({readonly role: 'replica'} & ReplicaRequest) | ({readonly role: 'engine'} & EngineRequest)) & {
+  /** How long a wait for sockets may look without sleeping, in microseconds. */
+  readonly busyPollUs: number
   /** Announce and report errors as JSON. */
   readonly json: boolean
   readonly debug: boolean

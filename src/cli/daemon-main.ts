@@ -1,6 +1,7 @@
 // What a daemon runs after becomeDaemon(): the service and nothing of the command line.
 import {LonghornError} from '../lib/errors.js'
 import {createLog, type Log} from '../lib/log.js'
+import {reactor} from '../lib/net/reactor.js'
 import {abandonDevice} from './abandon-device.js'
 import {announce} from './announce.js'
 import {DAEMON_VARIABLE, type DaemonRequest} from './become-daemon.js'
@@ -13,6 +14,7 @@ const SIGHUP_EXIT = 129
 
 const stop = new AbortController()
 const request = takeRequest()
+reactor.busyPoll.limitMs = request.busyPollUs / 1000
 // An orderly stop waits for some things with timers that keep no process alive; without this it could end in the middle of it.
 setInterval(() => undefined, 60_000)
 /** Whether a block device may be there that goes only when somebody removes it. */

@@ -16,6 +16,18 @@ export function parseListen(text: string, flag: string): TcpAddress {
   return address
 }
 
+/** For daemons. Microseconds. */
+export const busyPollFlag = {
+  'busy-poll': Flags.integer({
+    helpValue: 'MICROSECONDS',
+    default: 200,
+    min: 0,
+    max: 1000,
+    env: 'LONGHORN_BUSY_POLL',
+    description: 'while requests follow each other this fast, look for the next one without sleeping; 0 saves processor time and costs latency',
+  }),
+}
+
 /** For commands that talk to the engine of one volume and have another name as their argument. */
 export const volumeFlag = {
   volume: Flags.string({helpValue: 'NAME', description: 'name of the volume; an engine of another volume is refused'}),

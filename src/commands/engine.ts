@@ -1,7 +1,7 @@
 import {Args, Flags} from '@oclif/core'
 import {parseAddress} from '../lib/address.js'
 import {BaseCommand} from '../cli/base-command.js'
-import {parseListen, sizeFlag} from '../cli/flags.js'
+import {busyPollFlag, parseListen, sizeFlag} from '../cli/flags.js'
 import {checkEngineFlags, engineServerFlags} from '../cli/upstream/server-flags.js'
 
 export default class Engine extends BaseCommand {
@@ -61,6 +61,7 @@ socket (Longhorn's data protocol).`
       description: 'seconds after which a replica that does not answer is dropped; the last one gets twice as long',
     }),
     'engine-instance-name': Flags.string({description: 'name of this instance; calls that mean another one are refused'}),
+    ...busyPollFlag,
     ...engineServerFlags,
   }
 
@@ -99,6 +100,7 @@ socket (Longhorn's data protocol).`
         rebuildSyncLimit: flags['rebuild-sync-concurrent-limit'],
       },
       ignored,
+      busyPollUs: flags['busy-poll'],
       json: this.jsonEnabled(),
       debug: flags.debug,
     })

@@ -176,6 +176,7 @@ export class FrameClient implements StreamHandler {
     const input = stream.input
     const sequence = input.readUInt32LE(at + 2)
     this.#lastProgress = reactor.now
+    reactor.busyPoll.messages++
     if (sequence === this.#pingSequence) {
       this.#pingSequence = -1
       if (type === FRAME.ERROR) throw new LonghornError('UNREACHABLE', `${this.peer}: ${textOf(input, at, payload)}`)

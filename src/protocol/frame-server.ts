@@ -1,6 +1,7 @@
 // The answering side of the data protocol: one connection of an engine to a replica, or of an initiator to the `socket` frontend.
 import {isKind, LonghornError, messageOf} from '../lib/errors.js'
 import {ByteStream, type StreamHandler} from '../lib/net/byte-stream.js'
+import {reactor} from '../lib/net/reactor.js'
 import {Slab, SLAB_BYTES, SlabPool} from '../lib/net/slab.js'
 import {ERRNO, inRange, Io, MAX_IO_BYTES, OP, type BlockDevice, type Extent, type Op} from './block-device.js'
 import {
@@ -193,6 +194,7 @@ export class FrameServerConnection implements StreamHandler {
   }
 
   #takeHeader(stream: ByteStream): void {
+    reactor.busyPoll.messages++
     const {input, start} = stream
     if (input.readUInt16LE(start) !== FRAME_MAGIC) {
       throw new LonghornError('PROTOCOL', `${stream.peer}: sent something that is not a frame`)

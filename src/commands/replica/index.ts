@@ -1,7 +1,7 @@
 import {resolve} from 'node:path'
 import {Args, Flags} from '@oclif/core'
 import {BaseCommand} from '../../cli/base-command.js'
-import {parseListen, sizeFlag} from '../../cli/flags.js'
+import {busyPollFlag, parseListen, sizeFlag} from '../../cli/flags.js'
 import {checkReplicaFlags, replicaServerFlags} from '../../cli/upstream/server-flags.js'
 
 export default class Replica extends BaseCommand {
@@ -34,6 +34,7 @@ The control service listens on --listen, data is served on the port after it, lo
     }),
     'volume-name': Flags.string({description: 'name of the volume; calls that mean another volume are refused'}),
     'replica-instance-name': Flags.string({description: 'name of this instance; calls that mean another one are refused'}),
+    ...busyPollFlag,
     ...replicaServerFlags,
   }
 
@@ -56,6 +57,7 @@ The control service listens on --listen, data is served on the port after it, lo
         snapshotMaxSizeBytes: flags['snapshot-max-size'] ?? 0,
       },
       ignored,
+      busyPollUs: flags['busy-poll'],
       json: this.jsonEnabled(),
       debug: flags.debug,
     })

@@ -204,6 +204,7 @@ export class ByteStream implements Pollable, Flushable {
     this.#makeRoom()
     const count = receive(this.fd, this.slab.address + this.end, this.slab.size - this.end)
     if (count > 0) {
+      reactor.busyPoll.bytes += count
       this.end += count
       this.#handleInput()
     } else if (count === 0) {

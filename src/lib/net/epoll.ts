@@ -23,6 +23,7 @@ const EVENT_DATA = process.arch === 'x64' ? 4 : 8
 const calls = {
   epollCreate: libcFunction<Call>('int epoll_create1(int flags)'),
   epollControl: libcFunction<Call>('int epoll_ctl(int epoll, int operation, int fd, const void *event)'),
+  schedYield: libcFunction<Call>('int sched_yield()'),
   epollWait: libcFunction<Call>('int epoll_wait(int epoll, uintptr_t events, int most, int timeoutMs)'),
   eventfd: libcFunction<Call>('int eventfd(uint32_t initial, int flags)'),
   read: libcFunction<Call>('int64_t read(int fd, void *buffer, size_t length)'),
@@ -40,6 +41,11 @@ export function controlEpoll(epoll: number, operation: keyof typeof CONTROL, fd:
   controlEvent.writeUInt32LE(events, 0)
   controlEvent.writeInt32LE(fd, EVENT_DATA)
   checked(calls.epollControl(epoll, CONTROL[operation], fd, controlEvent), 'epoll_ctl', 'watching a descriptor')
+}
+
+/** Lets others run that are ready to, on this processor; returns at once when there are none. */
+export function yieldProcessor(): void {
+  calls.schedYield()
 }
 
 /** Where epoll_wait puts what happened. */

@@ -1,14 +1,16 @@
 // One epoll loop for all data connections of this process, run inside Node's own loop.
 //
 // While there is traffic, each pass of Node's loop takes up to TURNS_PER_PASS turns, each of which waits in *our* epoll_wait.
-// They are immediates, so Node runs promises and ticks between them and whatever else it has to do after them: a pass of its loop
+// A wait looks for a while before it sleeps, when that has been worthwhile lately (BusyPoll).
+// The turns are immediates, so Node runs promises and ticks between them and whatever else it has to do after them: a pass of its loop
 // costs as much as a request. libuv's own epoll descriptor is a member of the set (uv_backend_fd() is libuv's documented way to be
 // embedded in another loop), so completed file operations, gRPC and signals end the wait and the pass; only timers and other immediates
 // may be late, by BUSY_WAIT_MS and what a pass of requests takes. When nothing has happened for LINGER_MS, a thread of the pool waits
 // instead and Node's loop sleeps as usual.
 import {constants} from 'node:os'
 import koffi from 'koffi'
-import {controlEpoll, createEpoll, EPOLLIN, EventFd, EventList} from './epoll.js'
+import {BusyPoll} from './busy-poll.js'
+import {controlEpoll, createEpoll, EPOLLIN, EventFd, EventList, yieldProcessor} from './epoll.js'
 import type {Slab} from './slab.js'
 
 /** Something with a descriptor that wants to know when it is ready. */
@@ -33,6 +35,7 @@ export class Reactor {
   now = performance.now()
   /** Counts turns; what was pushed by reference in an earlier turn has been sent or is held. */
   turn = 0
+  readonly busyPoll = new BusyPoll()
   readonly #epoll = createEpoll()
   readonly #events = new EventList(EVENTS_PER_TURN)
   readonly #wake = new EventFd()
@@ -151,8 +154,7 @@ export class Reactor {
   #runTurn(): void {
     this.#inTurn = true
     this.#flush()
-    const count = this.#events.wait(this.#epoll, BUSY_WAIT_MS)
-    this.now = performance.now()
+    const count = this.#wait()
     let handled = 0
     for (let index = 0; index < count; index++) {
       const fd = this.#events.fd(index)
@@ -171,6 +173,24 @@ export class Reactor {
     this.turn++
     if (handled > 0) this.#lastEvent = this.now
     if (this.#members.size === 0 || this.now - this.#lastEvent > LINGER_MS) this.#leaveBusy()
+  }
+
+  /** Number of events; sets the time. */
+  #wait(): number {
+    const begun = performance.now()
+    let count = 0
+    if (this.busyPoll.worthwhile) {
+      do {
+        count = this.#events.wait(this.#epoll, 0)
+        if (count > 0) break
+        // The one that is waited for may be waiting for this processor.
+        yieldProcessor()
+      } while (performance.now() - begun < this.busyPoll.limitMs)
+    }
+    if (count === 0) count = this.#events.wait(this.#epoll, BUSY_WAIT_MS)
+    this.now = performance.now()
+    this.busyPoll.waited(this.now - begun, count > 0)
+    return count
   }
 
   /** Flushing one stream may give another one output, so it goes on until there is none. */

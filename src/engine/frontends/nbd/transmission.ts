@@ -131,6 +131,7 @@ export class Transmission implements Flushable {
     const length = input.readUInt32BE(start + 24)
     if (!this.#hasRoomFor(costOf(command, length))) return false
     this.stream.start = start + REQUEST_BYTES
+    reactor.busyPoll.messages++
     if (command === COMMAND.DISC) {
       this.#state = 'ended'
       this.#endIfDone()

@@ -216,6 +216,7 @@ export class Connection implements StreamHandler, SessionLink, FullFeatureLink {
       stream.pause()
       return false
     }
+    reactor.busyPoll.messages++
     const pdu = this.#pdu
     pdu.read(stream.slab, stream.start, this.#headerDigest)
     // It may not even be iSCSI: its lengths mean nothing then.
