@@ -94,11 +94,12 @@ t.test('a large write is on its way before the rest of it is here', async t => {
   const bytes = request({command: CMD.WRITE, offset: 4096, payload: Buffer.alloc(MIB, 1), cookie: 5n})
   const before = device.inFlight
   device.mode = 'held'
-  client.socket.write(bytes.subarray(0, 28 + 65535))
+  const batch = 28 + 256 * 1024
+  client.socket.write(bytes.subarray(0, batch - 1))
   await new Promise(resolve => setTimeout(resolve, 20))
   t.equal(device.inFlight, before, 'a little is not worth a request')
-  client.socket.write(bytes.subarray(28 + 65535, 28 + 65536))
-  await until(() => device.held === 1, '64 KiB are')
+  client.socket.write(bytes.subarray(batch - 1, batch))
+  await until(() => device.held === 2, '256 KiB are, in two pieces')
   client.kill()
   device.release()
 })
