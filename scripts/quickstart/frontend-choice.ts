@@ -1,4 +1,4 @@
-import {frontendKinds, hostAttacher} from '../../src/cli/frontend-kinds.js'
+import {hostAttacher} from '../../src/cli/host-attacher.js'
 import {isInstalled} from '../../src/drivers/attach/run-command.js'
 import {LonghornError} from '../../src/lib/errors.js'
 import {findNbdTools} from './nbd-user.js'
@@ -24,7 +24,6 @@ export async function frontendChoices(wanted: Frontend | 'auto'): Promise<Choice
 
 async function blockDevice(): Promise<Choice> {
   const frontend = 'blockdev'
-  if (!frontendKinds().some(({name}) => name === frontend)) return {frontend, ok: false, reason: 'this version cannot make block devices'}
   const ways = await hostAttacher().available()
   if (!ways.some(({ok}) => ok)) return {frontend, ok: false, reason: ways.flatMap(way => (way.ok ? [] : [way.reason])).join('; ')}
   const missing = await notInstalled(FILE_SYSTEM_TOOLS)

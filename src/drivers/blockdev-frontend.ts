@@ -13,7 +13,6 @@ const ATTACH_TIMEOUT_MS = 120_000
 export function blockdevFrontend(attacher: Attacher, way: string): FrontendKind {
   return {
     name: 'blockdev',
-    summary: 'a block device of this host, /dev/longhorn/VOLUME',
     checkFree: async (volume, listen) => {
       checkNoAddress(listen)
       await checkExportFree(volume, await attacher.plan(volume, way))

@@ -34,6 +34,12 @@ t.test('an engine has nothing of stores in memory', async t => {
   t.same(loaded.filter(name => /^backup\/(?!target-url\.js)|lz4|lib\/nfs\/|aws-sdk|^replica\//.test(name)), [])
 })
 
+t.test('an engine has no frontend in memory but its own, and no drivers', async t => {
+  const loaded = [...loadedWith('engine/engine-server.js'), ...loadedWith('cli/frontend-kinds.js')]
+  t.ok(loaded.includes('cli/device-frontends.js'), 'found what is loaded')
+  t.same(loaded.filter(name => /^drivers\/|^execa|frontends\/(nbd|iscsi|socket)/.test(name)), [])
+})
+
 t.test('blocks are read and written without the SDK and the addon', async t => {
   const loaded = loadedWith('backup/create.js')
   t.same(loaded.filter(name => /lz4-napi|aws-sdk|lib\/nfs\//.test(name)), [])

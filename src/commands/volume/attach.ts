@@ -29,7 +29,7 @@ Ways: kernel-nbd (the kernel module nbd), kernel-iscsi (for iscsi endpoints; ope
   async run(): Promise<AttachedDevice> {
     const {args, flags} = await this.parse(VolumeAttach)
     const [{hostAttacher}, {parseEndpoint, withChapFile}] = await Promise.all([
-      import('../../cli/frontend-kinds.js'),
+      import('../../cli/host-attacher.js'),
       import('../../drivers/attach/endpoint-uri.js'),
     ])
     const endpoint = withChapFile(parseEndpoint(flags.endpoint), flags['chap-file'])

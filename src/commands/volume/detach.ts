@@ -21,7 +21,7 @@ An engine that runs with --frontend blockdev removes its device by itself when i
 
   async run(): Promise<DetachReport> {
     const {args, flags} = await this.parse(VolumeDetach)
-    const {hostAttacher} = await import('../../cli/frontend-kinds.js')
+    const {hostAttacher} = await import('../../cli/host-attacher.js')
     const report = await hostAttacher().detach(args.volume, {force: flags.force, onlyBroken: flags['only-broken']}, this.signal)
     for (const warning of report.warnings) this.logToStderr(warning)
     this.log(report.detached ? `${args.volume} is detached` : `${args.volume} was not ${flags['only-broken'] ? 'detached' : 'attached'}`)

@@ -67,8 +67,6 @@ export interface ParkedFrontend extends FrontendHandover {
 /** One way to serve a volume; the engine chooses by name. Every kind passes test/engine/frontends/frontend-contract.ts. */
 export interface FrontendKind {
   readonly name: string
-  /** One line for help texts and error messages. */
-  readonly summary: string
   /**
    * Throws CONFLICT when the volume is being served already where open() would serve it, USAGE when it cannot be served there.
    * Changes nothing: it is asked before the replicas are taken over from an engine that may be running.

@@ -18,7 +18,6 @@ const POLL_MS = 10
 /** The data protocol on a unix socket: what liblonghorn speaks, and with it upstream's iSCSI target. */
 export const socketFrontend: FrontendKind = {
   name: 'socket',
-  summary: 'Longhorn data protocol on a unix socket',
   checkFree: async (volume, listen) => checkFree(addressOf(volume, listen)),
   open: options => SocketFrontend.open(options),
   adopt: async (options, from) => () => SocketFrontend.adopt(options, from),

@@ -20,7 +20,6 @@ const DISK_LUN = 1
  */
 export const iscsiFrontend: FrontendKind = {
   name: 'iscsi',
-  summary: 'an iSCSI target, on a TCP port',
 
   async open(options: FrontendOptions): Promise<Frontend> {
     const {listen = DEFAULT_ADDRESS} = options

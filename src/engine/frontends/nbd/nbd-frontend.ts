@@ -12,7 +12,6 @@ import {NbdServer} from './server.js'
  */
 export const nbdFrontend: FrontendKind = {
   name: 'nbd',
-  summary: 'a network block device, on a unix socket or a TCP port',
 
   checkFree: (volume, listen) => checkFree(listen ?? defaultAddress(volume)),
 
