@@ -1,3 +1,4 @@
+import type {BlockRooms} from './block-memory.js'
 import {blockSealing} from './block-sealing.js'
 import {maxObjectBytes} from './format/block-codec.js'
 import {blockKey} from './format/store-layout.js'
@@ -12,12 +13,12 @@ export interface StoredBlock {
   readonly block: Buffer
 }
 
-/** Reads a block and checks its sum. NOT_FOUND when the object is not there, CORRUPT when it is damaged: neither is tried again, as that does not change. USAGE without the key of an encrypted one. */
-export async function readBlock(store: BackupStore, {record, form, blockBytes}: ReadableBackup, sum: string, signal?: AbortSignal): Promise<StoredBlock> {
+/** Reads a block and checks its sum; with `rooms` in these, so that it is right until they are used again. NOT_FOUND when the object is not there, CORRUPT when it is damaged: neither is tried again, as that does not change. USAGE without the key of an encrypted one. */
+export async function readBlock(store: BackupStore, {record, form, blockBytes}: ReadableBackup, sum: string, signal?: AbortSignal, rooms?: BlockRooms): Promise<StoredBlock> {
   const key = blockKey(record.volumeName, sum)
   const sealing = await blockSealing(store, form, record.volumeName)
-  const content = await retried(() => store.get(key, maxObjectBytes(blockBytes), signal), signal, {io: true})
-  return {content, block: await sealing.decode(content, blockBytes, sum, key)}
+  const content = await retried(() => store.get(key, maxObjectBytes(blockBytes), signal, rooms?.object), signal, {io: true})
+  return {content, block: await sealing.decode(content, blockBytes, sum, key, rooms?.block)}
 }
 
 /** The offsets of each sum: several places of a volume can have the same content, which is then one object and read once. */

@@ -1,4 +1,5 @@
 import {isKind, LonghornError, messageOf} from '../lib/errors.js'
+import {BlockMemory} from './block-memory.js'
 import {listBackups, loadBackup, openBackup, type ReadableBackup} from './catalog.js'
 import {isFinished} from './format/backup-record.js'
 import {backupKey} from './format/store-layout.js'
@@ -72,10 +73,14 @@ export async function verifyBackups(store: BackupStore, options: VerifyOptions):
   // Of something, at least something.
   if (chosen.length === 0) chosen.push(...[...wanted].slice(0, 1))
   const counter = new ProgressCounter(chosen.length, options.onProgress)
+  const memories: Record<number, BlockMemory> = {}
   await inParallel(chosen, options.concurrency, async ([sum, {backup, uses}], signal) => {
-    const result = await readBlock(store, backup, sum, signal).catch(asFinding)
+    const memory = (memories[backup.blockBytes] ??= new BlockMemory(backup.blockBytes))
+    const rooms = memory.take()
+    const result = await readBlock(store, backup, sum, signal, rooms).catch(asFinding)
     if (typeof result === 'string') findings.push(...uses.map(({name, offsets}) => ({backup: name, block: sum, offsets, problem: result})))
     counter.add(1, backup.blockBytes, typeof result === 'string' ? 0 : result.content.length)
+    memory.give(rooms)
   }, signal)
   const {objectBytes} = counter.progress
   const removed = await removedMeanwhile(store, volume, findings, signal)

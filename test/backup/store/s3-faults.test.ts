@@ -66,7 +66,11 @@ for (const {what, fault, expected} of lasting) {
 t.test('when nothing is allowed any more the first refusal is what is told', async t => {
   const {server, store, source} = await setUp(t)
   server.fault = () => (blocksIn(server) >= 2 ? {status: 403, code: 'AccessDenied'} : undefined)
-  await t.rejects(createBackup(source, store, {...options, backup: 'b1', snapshot: 's1'}), {code: 'LH_USAGE', message: /AccessDenied \(HTTP 403\)/})
+  await t.rejects(
+    createBackup(source, store, {...options, backup: 'b1', snapshot: 's1'}),
+    // A refused HEAD has no text, and may be the first.
+    {code: 'LH_USAGE', message: /(looking|writing).*HTTP 403/},
+  )
 })
 
 t.test('errors that pass, connections that end in the middle of a body, both ways', async t => {
