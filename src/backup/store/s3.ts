@@ -6,6 +6,7 @@ import {isKind, LonghornError, type ErrorKind} from '../../lib/errors.js'
 import type {TargetUrl} from '../target-url.js'
 import type {BackupKeys} from '../encryption/backup-keys.js'
 import {ProxyHttpAgent, ProxyHttpsAgent} from './http-proxy.js'
+import {PooledSha256} from './pooled-sha256.js'
 import {cannotFind, checkFolder, checkKey, tooLarge, type BackupStore, type Folder, type StoredObject} from './backup-store.js'
 
 /** Requests at once; others wait for a connection. */
@@ -216,6 +217,7 @@ function createClient(region: string, env: Env): S3Client {
     // What SDKs have begun to add to every request, many servers refuse. Requests are signed over their content anyway.
     requestChecksumCalculation: 'WHEN_REQUIRED',
     responseChecksumValidation: 'WHEN_REQUIRED',
+    sha256: PooledSha256,
     requestHandler: {
       connectionTimeout: CONNECT_TIMEOUT_MS,
       socketTimeout: IDLE_TIMEOUT_MS,
