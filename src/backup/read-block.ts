@@ -1,3 +1,4 @@
+import {setImmediate as otherWork} from 'node:timers/promises'
 import type {BlockRooms} from './block-memory.js'
 import {blockSealing} from './block-sealing.js'
 import {maxObjectBytes} from './format/block-codec.js'
@@ -6,6 +7,8 @@ import type {BackupBlock} from './format/backup-record.js'
 import type {ReadableBackup} from './catalog.js'
 import {retried} from './retry.js'
 import type {BackupStore} from './store/backup-store.js'
+
+const BLOCKS_AT_ONCE = 4096
 
 /** The object of a block with its content, which has been checked. */
 export interface StoredBlock {
@@ -21,10 +24,11 @@ export async function readBlock(store: BackupStore, {record, form, blockBytes}: 
   return {content, block: await sealing.decode(content, blockBytes, sum, key, rooms?.block)}
 }
 
-/** The offsets of each sum: several places of a volume can have the same content, which is then one object and read once. */
-export function offsetsBySum(blocks: readonly BackupBlock[]): Map<string, number[]> {
+/** The offsets of each sum: several places of a volume can have the same content, which is then one object and read once. With other work in between, as there can be millions. */
+export async function offsetsBySum(blocks: readonly BackupBlock[]): Promise<Map<string, number[]>> {
   const offsets = new Map<string, number[]>()
-  for (const {offset, sum} of blocks) {
+  for (const [index, {offset, sum}] of blocks.entries()) {
+    if (index % BLOCKS_AT_ONCE === BLOCKS_AT_ONCE - 1) await otherWork()
     const known = offsets.get(sum)
     if (known === undefined) offsets.set(sum, [offset])
     else known.push(offset)

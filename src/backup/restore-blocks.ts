@@ -64,7 +64,7 @@ export async function restoreBlocks(store: BackupStore, backup: ReadableBackup, 
     return (await sealing.sum(block)) === sum
   }
   const limit = Math.max(1, Math.min(concurrency, Math.floor(MEMORY_BYTES / (3 * blockBytes))))
-  await inParallel(offsetsBySum(fetch), limit, async ([sum, offsets], signal) => {
+  await inParallel(await offsetsBySum(fetch), limit, async ([sum, offsets], signal) => {
     const lacking: number[] = []
     for (const offset of offsets) if (!(await has(offset, sum))) lacking.push(offset)
     let objectBytes = 0

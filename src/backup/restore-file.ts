@@ -63,7 +63,7 @@ async function writePartial(store: BackupStore, partial: string, options: Restor
   await image.file.truncate(volume.sizeBytes)
   const counter = new ProgressCounter(record.blocks.length, options.onProgress)
   const memory = new BlockMemory(blockBytes)
-  await inParallel(offsetsBySum(record.blocks), options.concurrency, async ([sum, offsets], signal) => {
+  await inParallel(await offsetsBySum(record.blocks), options.concurrency, async ([sum, offsets], signal) => {
     guard.checkHeld()
     const rooms = memory.take()
     const {content, block} = await readBlock(store, backup, sum, signal, rooms)

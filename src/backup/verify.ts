@@ -62,7 +62,7 @@ export async function verifyBackups(store: BackupStore, options: VerifyOptions):
   for (const name of names) {
     const backup = await openForCheck(store, volume, name, findings, unfinished, signal)
     if (backup === undefined) continue
-    for (const [sum, offsets] of offsetsBySum(backup.record.blocks)) {
+    for (const [sum, offsets] of await offsetsBySum(backup.record.blocks)) {
       // The same sum in blocks of another size cannot be; in another method it is one object, and either reads it.
       const known = wanted.get(sum)
       if (known === undefined) wanted.set(sum, {backup, uses: [{name, offsets}]})
