@@ -118,6 +118,23 @@ t.test('what is damaged on the way or in the store is found', async t => {
   await t.rejects(restoreToFile(store, `${file}-2`, {...options, backup: 'b2'}), {code: 'LH_CORRUPT'})
 })
 
+t.test('an ETag says nothing: that of an encrypted bucket is no sum of the content either', async t => {
+  const {server, store, source} = await setUp(t)
+  server.fault = () => 'etag'
+  await createBackup(source, store, {...options, backup: 'b1', snapshot: 's1'})
+  t.equal(blockPuts(server), BLOCKS, 'what was stored is not stored again')
+  await check(t, store, source, 'b1')
+  await createBackup(source, store, {...options, backup: 'b2', snapshot: 's1'})
+  t.equal(blockPuts(server), BLOCKS, 'and counts as there')
+  await check(t, store, source, 'b2')
+  // Damaged, with the ETag of what it should be.
+  const [key = '', stored] = [...server.objects].find(([key]) => key.endsWith('.blk'))!
+  const wrong = Buffer.from(stored!.data)
+  wrong.writeUInt8(wrong.readUInt8(1000) ^ 1, 1000)
+  server.objects.set(key, {data: wrong, modified: new Date()})
+  await t.rejects(restoreToFile(store, join(t.testdir(), 'restored'), {...options, backup: 'b2'}), {code: 'LH_CORRUPT'})
+})
+
 t.test('listings that are refused remove nothing, and a removal that breaks off is finished by the next', async t => {
   const {server, store, source} = await setUp(t)
   await createBackup(source, store, {...options, backup: 'b1', snapshot: 's1'})
