@@ -1,3 +1,4 @@
+import {once} from 'node:events'
 import t from 'tap'
 import {readUnderLock} from '../../src/backup/read-under-lock.js'
 import {LOCK, StoreLock} from '../../src/backup/store-lock.js'
@@ -28,8 +29,11 @@ t.test('reading begins before the lock is had, and counts when it is', async t =
 t.test('a lock that is not to be had ends the reading, and is what is told', async t => {
   const busy = new LonghornError('BUSY', 'held')
   let told: unknown
-  const read = (_guard: unknown, signal: AbortSignal): Promise<never> =>
-    new Promise((_resolve, reject) => signal.addEventListener('abort', () => reject((told = signal.reason))))
+  const read = async (_guard: unknown, signal: AbortSignal): Promise<never> => {
+    await once(signal, 'abort')
+    told = signal.reason
+    throw busy
+  }
   await t.rejects(readUnderLock(async () => Promise.reject(busy), read), busy)
   t.equal(told, busy)
   // What is missing, somebody may just be removing.

@@ -128,8 +128,8 @@ t.test('an ETag says nothing: that of an encrypted bucket is no sum of the conte
   t.equal(blockPuts(server), BLOCKS, 'and counts as there')
   await check(t, store, source, 'b2')
   // Damaged, with the ETag of what it should be.
-  const [key = '', stored] = [...server.objects].find(([key]) => key.endsWith('.blk'))!
-  const wrong = Buffer.from(stored!.data)
+  const [key, stored] = [...server.objects].find(([key]) => key.endsWith('.blk'))!
+  const wrong = Buffer.from(stored.data)
   wrong.writeUInt8(wrong.readUInt8(1000) ^ 1, 1000)
   server.objects.set(key, {data: wrong, modified: new Date()})
   await t.rejects(restoreToFile(store, join(t.testdir(), 'restored'), {...options, backup: 'b2'}), {code: 'LH_CORRUPT'})
