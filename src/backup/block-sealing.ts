@@ -22,15 +22,16 @@ export class BlockSealing {
     return this.cipher === undefined ? blockSum(block) : this.cipher.blockSum(block)
   }
 
-  async encode(block: Buffer, sum: string): Promise<Buffer> {
-    const content = await encodeBlock(block, this.form.method)
+  /** The object of a block; in `room`, where that will do, or in the block itself. */
+  async encode(block: Buffer, sum: string, room?: Buffer): Promise<Buffer> {
+    const content = await encodeBlock(block, this.form.method, room)
     return this.cipher === undefined ? content : this.cipher.seal(content, sum)
   }
 
-  /** The block in an object, with its sum checked. CORRUPT for what is damaged; `where` names the object. */
-  async decode(object: Buffer, blockBytes: number, sum: string, where: string): Promise<Buffer> {
+  /** The block in an object, with its sum checked. CORRUPT for what is damaged; `where` names the object. In `room`, where that will do, or in the object itself. */
+  async decode(object: Buffer, blockBytes: number, sum: string, where: string, room?: Buffer): Promise<Buffer> {
     const content = this.cipher === undefined ? object : await this.cipher.open(object, sum, where)
-    const block = await decompressBlock(content, this.form.method, blockBytes, where)
+    const block = await decompressBlock(content, this.form.method, blockBytes, where, room)
     if ((await this.sum(block)) !== sum) throw new LonghornError('CORRUPT', `checksum verification failed for block ${where}`, {key: where})
     return block
   }

@@ -1,6 +1,7 @@
 // What is in a store: volumes, their backups, and the records of both.
 import {isKind, LonghornError} from '../lib/errors.js'
-import {blockBytesOf, isFinished, MAX_BACKUP_RECORD_BYTES, parseBackupRecord, type BackupRecord} from './format/backup-record.js'
+import {blockBytesOf, isFinished, MAX_BACKUP_RECORD_BYTES, type BackupRecord} from './format/backup-record.js'
+import {readBackupRecord} from './format/long-record.js'
 import {missingKey} from './block-sealing.js'
 import {parseBlockForm, type BlockForm} from './format/block-form.js'
 import {backupKey, backupNameOf, backupsFolder, volumeFolder, volumeKey, VOLUMES} from './format/store-layout.js'
@@ -56,7 +57,7 @@ export async function findVolume(store: BackupStore, volume: string, signal?: Ab
 /** The record of a backup, finished or not. NOT_FOUND, CORRUPT. */
 export async function loadBackup(store: BackupStore, volume: string, backup: string, signal?: AbortSignal): Promise<BackupRecord> {
   const key = backupKey(volume, backup)
-  return parseBackupRecord((await store.get(key, MAX_BACKUP_RECORD_BYTES, signal)).toString('utf8'), key)
+  return readBackupRecord(await store.get(key, MAX_BACKUP_RECORD_BYTES, signal), key)
 }
 
 /** The same, undefined when it certainly is not there. */

@@ -5,6 +5,7 @@ import {checkSealed} from './encryption/volume-cipher.js'
 import {formatBackupRecord, isFinished, unfinishedRecord} from './format/backup-record.js'
 import {maxObjectBytes} from './format/block-codec.js'
 import {formatBlockForm} from './format/block-form.js'
+import {writeBackupRecord} from './format/long-record.js'
 import {backupKey, blockKey} from './format/store-layout.js'
 import {inParallel} from './parallel.js'
 import {offsetsBySum, readBlock} from './read-block.js'
@@ -41,7 +42,7 @@ export async function copyBackup(from: BackupStore, to: BackupStore, options: Co
   const key = backupKey(volume, options.backup)
   await to.put(key, Buffer.from(formatBackupRecord(unfinishedRecord(options.backup, volume, text))), signal)
   try {
-    const sums = offsetsBySum(backup.record.blocks)
+    const sums = await offsetsBySum(backup.record.blocks)
     const present = await writer.presentBlocks(backup.blockBytes, sums.size, signal)
     const counter = new ProgressCounter(sums.size, options.onProgress)
     let written = 0
@@ -57,7 +58,7 @@ export async function copyBackup(from: BackupStore, to: BackupStore, options: Co
     }, signal)
     lock.checkHeld()
     const record = {...backup.record, compressionMethod: text, newBytes, reuploadedBytes: 0}
-    await to.put(key, Buffer.from(formatBackupRecord(record)), signal)
+    await to.put(key, await writeBackupRecord(record), signal)
     await writer.finish(record, backup.volume.sizeBytes, written, signal)
     return counter.progress
   } catch (error) {

@@ -5,6 +5,7 @@ import type {BlockSource, Range} from './block-source.js'
 import {BlockUploader} from './block-uploader.js'
 import {findBackup} from './catalog.js'
 import {blockBytesOf, DEFAULT_BLOCK_BYTES, formatBackupRecord, isFinished, LARGE_BLOCK_BYTES, MAX_BLOCKS, parametersOf, unfinishedRecord, type BackupBlock, type BackupRecord} from './format/backup-record.js'
+import {writeBackupRecord} from './format/long-record.js'
 import {formatBlockForm, keyIdOf, parseBlockForm} from './format/block-form.js'
 import {recordTime} from './format/json-fields.js'
 import {backupKey} from './format/store-layout.js'
@@ -134,12 +135,12 @@ class Run {
     const present = await writer.presentBlocks(blockBytes, offsets.length, options.signal)
     const uploader = new BlockUploader({source, store, volume: options.volume, sealing: await writer.sealing(), blockBytes, present, full: options.full === true})
     const counter = new ProgressCounter(offsets.length, options.onProgress)
-    const changed: BackupBlock[] = []
+    const changed: BackupBlock[] = Array.from(offsets, offset => ({offset, sum: ''}))
     const limit = Math.max(1, Math.min(options.concurrency, Math.floor(MEMORY_BYTES / (3 * blockBytes))))
-    await inParallel(offsets, limit, async (offset, signal) => {
+    await inParallel(offsets.entries(), limit, async ([index, offset], signal) => {
       lock.checkHeld()
       const {sum, newBytes} = await uploader.upload(offset, signal)
-      changed.push({offset, sum})
+      changed[index] = {offset, sum}
       counter.add(1, blockBytes, newBytes)
     }, options.signal)
     const blocks = mergeBlocks(base?.blocks ?? [], changed)
@@ -157,7 +158,7 @@ class Run {
       blocks,
     }
     lock.checkHeld()
-    await store.put(key, Buffer.from(formatBackupRecord(record)), options.signal)
+    await store.put(key, await writeBackupRecord(record), options.signal)
     await writer.finish(record, source.sizeBytes, uploader.newBlocks, options.signal)
     return {backup: name, url: backupUrl(store.url, options.volume, name), isIncremental: base !== undefined, newBytes: uploader.newBytes, progress: counter.progress}
   }
@@ -228,9 +229,15 @@ function checkCount(base: readonly BackupBlock[], offsets: readonly number[], bl
   throw new LonghornError('UNSUPPORTED', `the backup would have ${count} blocks of ${blockBytes / 1024 ** 2} MiB, and one can have ${MAX_BLOCKS}${way}`)
 }
 
-/** The base's blocks with those that changed in their places, by offset. */
+/** The base's blocks with those that changed in their places. Both are sorted by offset, and so is the result. */
 function mergeBlocks(base: readonly BackupBlock[], changed: readonly BackupBlock[]): BackupBlock[] {
-  const blocks = new Map(base.map(block => [block.offset, block]))
-  for (const block of changed) blocks.set(block.offset, block)
-  return [...blocks.values()].sort((a, b) => a.offset - b.offset)
+  const blocks: BackupBlock[] = []
+  let at = 0
+  for (const block of changed) {
+    for (; at < base.length && base[at]!.offset < block.offset; at++) blocks.push(base[at]!)
+    if (base[at]?.offset === block.offset) at++
+    blocks.push(block)
+  }
+  for (; at < base.length; at++) blocks.push(base[at]!)
+  return blocks
 }

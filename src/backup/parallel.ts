@@ -1,3 +1,8 @@
+import {setMaxListeners} from 'node:events'
+
+/** What one piece of work may listen with at once: a request, its wait for another attempt. */
+const LISTENERS_EACH = 4
+
 /**
  * Calls `work` for every item, at most `limit` at a time, and waits for all of them. After the first failure nothing more is begun, what is running
  * is told through its signal, and when that has ended the failure is thrown.
@@ -10,6 +15,8 @@ export async function inParallel<T>(
 ): Promise<void> {
   const stop = new AbortController()
   const stopped = signal === undefined ? stop.signal : AbortSignal.any([signal, stop.signal])
+  // Else Node takes more than ten for a leak, and writes that to stderr.
+  setMaxListeners(LISTENERS_EACH * limit + 10, stopped)
   const source = Symbol.asyncIterator in items ? items[Symbol.asyncIterator]() : items[Symbol.iterator]()
   let failure: {readonly error: unknown} | undefined
   // An async generator answers overlapping calls of next() one after the other.

@@ -1,4 +1,5 @@
 import {isKind} from '../lib/errors.js'
+import {BlockMemory} from './block-memory.js'
 import {blockSealing} from './block-sealing.js'
 import type {Range} from './block-source.js'
 import {findBackup, type ReadableBackup} from './catalog.js'
@@ -52,6 +53,7 @@ export async function restoreBlocks(store: BackupStore, backup: ReadableBackup, 
     await target.clear(range)
   }
   const counter = new ProgressCounter(fetch.length, options.onProgress)
+  const memory = new BlockMemory(blockBytes)
   const sealing = await blockSealing(store, backup.form, record.volumeName)
   /** Whether the target has the block already, so that it need not be fetched. */
   const has = async (offset: number, sum: string): Promise<boolean> => {
@@ -62,15 +64,17 @@ export async function restoreBlocks(store: BackupStore, backup: ReadableBackup, 
     return (await sealing.sum(block)) === sum
   }
   const limit = Math.max(1, Math.min(concurrency, Math.floor(MEMORY_BYTES / (3 * blockBytes))))
-  await inParallel(offsetsBySum(fetch), limit, async ([sum, offsets], signal) => {
+  await inParallel(await offsetsBySum(fetch), limit, async ([sum, offsets], signal) => {
     const lacking: number[] = []
     for (const offset of offsets) if (!(await has(offset, sum))) lacking.push(offset)
     let objectBytes = 0
     if (lacking.length > 0) {
       lock.checkHeld()
-      const {content, block} = await readBlock(store, backup, sum, signal)
+      const rooms = memory.take()
+      const {content, block} = await readBlock(store, backup, sum, signal, rooms)
       objectBytes = content.length
       for (const offset of lacking) await target.write(block.subarray(0, length(offset)), offset)
+      memory.give(rooms)
     }
     counter.add(offsets.length, offsets.length * blockBytes, objectBytes)
   }, signal)

@@ -1,18 +1,17 @@
 import {randomBytes} from 'node:crypto'
 import {constants} from 'node:fs'
-import {open, rename, rm, stat, type FileHandle} from 'node:fs/promises'
+import {open, rename, rm, stat} from 'node:fs/promises'
 import {basename, dirname, join, resolve} from 'node:path'
 import {errnoOf, LonghornError, messageOf} from '../lib/errors.js'
-import {openBackup, type ReadableBackup} from './catalog.js'
+import {BlockMemory} from './block-memory.js'
+import {openBackup} from './catalog.js'
+import {ImageFile} from './image-file.js'
 import {inParallel} from './parallel.js'
 import {offsetsBySum, readBlock} from './read-block.js'
+import {readUnderLock, type ReadGuard} from './read-under-lock.js'
 import {LOCK, StoreLock, type LockOptions} from './store-lock.js'
 import type {BackupStore} from './store/backup-store.js'
 import {ProgressCounter, type OnProgress, type TransferProgress} from './transfer-progress.js'
-
-/** What is zero from here to there stays a hole. */
-const GRAIN_BYTES = 4096
-const zeros = Buffer.alloc(GRAIN_BYTES)
 
 export interface RestoreOptions extends LockOptions {
   readonly volume: string
@@ -38,40 +37,42 @@ export interface Restored {
 export async function restoreToFile(store: BackupStore, file: string, options: RestoreOptions): Promise<Restored> {
   const path = resolve(file)
   await checkTarget(path, options.force === true)
-  await using lock = await StoreLock.take(store, options.volume, LOCK.CREATE_OR_RESTORE, options)
-  const backup = await openBackup(store, options.volume, options.backup, options.signal)
   const partial = join(dirname(path), `.${basename(path)}.${randomBytes(4).toString('hex')}.partial`)
   try {
-    const progress = await writePartial(store, partial, backup, options, lock)
+    const restored = await readUnderLock(
+      signal => StoreLock.take(store, options.volume, LOCK.CREATE_OR_RESTORE, {...options, signal}),
+      (guard, signal) => writePartial(store, partial, {...options, signal}, guard),
+      options.signal,
+    )
     await checkTarget(path, options.force === true)
     await rename(partial, path)
     await using directory = await open(dirname(path), 'r')
     await directory.sync()
-    return {sizeBytes: backup.volume.sizeBytes, progress}
+    return restored
   } catch (error) {
     await rm(partial, {force: true})
     throw fileFailure(path, error)
   }
 }
 
-/** Writes the blocks of a backup into a file of zeros; where they are zero nothing is written. Durable when it resolves. */
-export async function writeBlocks(store: BackupStore, file: FileHandle, backup: ReadableBackup, options: RestoreOptions, lock: StoreLock): Promise<TransferProgress> {
+/** Writes a backup to a new file: the blocks, where they are not zero. Durable when it resolves. */
+async function writePartial(store: BackupStore, partial: string, options: RestoreOptions, guard: ReadGuard): Promise<Restored> {
+  const backup = await openBackup(store, options.volume, options.backup, options.signal)
   const {volume, record, blockBytes} = backup
+  await using image = await ImageFile.over(await open(partial, constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL, 0o600), partial)
+  await image.file.truncate(volume.sizeBytes)
   const counter = new ProgressCounter(record.blocks.length, options.onProgress)
-  await inParallel(offsetsBySum(record.blocks), options.concurrency, async ([sum, offsets], signal) => {
-    lock.checkHeld()
-    const {content, block} = await readBlock(store, backup, sum, signal)
-    for (const offset of offsets) await writeData(file, block.subarray(0, Math.min(blockBytes, volume.sizeBytes - offset)), offset)
+  const memory = new BlockMemory(blockBytes)
+  await inParallel(await offsetsBySum(record.blocks), options.concurrency, async ([sum, offsets], signal) => {
+    guard.checkHeld()
+    const rooms = memory.take()
+    const {content, block} = await readBlock(store, backup, sum, signal, rooms)
+    for (const offset of offsets) await image.write(block.subarray(0, Math.min(blockBytes, volume.sizeBytes - offset)), offset)
     counter.add(offsets.length, offsets.length * blockBytes, content.length)
+    memory.give(rooms)
   }, options.signal)
-  await file.sync()
-  return counter.progress
-}
-
-async function writePartial(store: BackupStore, partial: string, backup: ReadableBackup, options: RestoreOptions, lock: StoreLock): Promise<TransferProgress> {
-  await using file = await open(partial, constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL, 0o600)
-  await file.truncate(backup.volume.sizeBytes)
-  return await writeBlocks(store, file, backup, options, lock)
+  await image.sync()
+  return {sizeBytes: volume.sizeBytes, progress: counter.progress}
 }
 
 async function checkTarget(path: string, force: boolean): Promise<void> {
@@ -82,27 +83,6 @@ async function checkTarget(path: string, force: boolean): Promise<void> {
   if (status === undefined) return
   if (!status.isFile()) throw new LonghornError('USAGE', `${path} is no regular file: restore to a new file and copy it from there`)
   if (!force) throw new LonghornError('CONFLICT', `${path} exists already; --force replaces it when the restore is complete`)
-}
-
-/** Writes the runs of a block that are not zero. */
-async function writeData(file: FileHandle, block: Buffer, offset: number): Promise<void> {
-  let from = -1
-  for (let at = 0; at <= block.length; at += GRAIN_BYTES) {
-    const data = at < block.length && !isZero(block.subarray(at, at + GRAIN_BYTES))
-    if (data && from === -1) from = at
-    if (data || from === -1) continue
-    await writeAll(file, block.subarray(from, at), offset + from)
-    from = -1
-  }
-  if (from !== -1) await writeAll(file, block.subarray(from), offset + from)
-}
-
-function isZero(grain: Buffer): boolean {
-  return grain.equals(grain.length === GRAIN_BYTES ? zeros : zeros.subarray(0, grain.length))
-}
-
-async function writeAll(file: FileHandle, data: Buffer, offset: number): Promise<void> {
-  for (let done = 0; done < data.length; ) done += (await file.write(data, done, data.length - done, offset + done)).bytesWritten
 }
 
 function fileFailure(path: string, error: unknown): unknown {

@@ -1,4 +1,5 @@
 import {isKind, LonghornError, messageOf} from '../lib/errors.js'
+import {BlockMemory} from './block-memory.js'
 import {listBackups, loadBackup, openBackup, type ReadableBackup} from './catalog.js'
 import {isFinished} from './format/backup-record.js'
 import {backupKey} from './format/store-layout.js'
@@ -61,7 +62,7 @@ export async function verifyBackups(store: BackupStore, options: VerifyOptions):
   for (const name of names) {
     const backup = await openForCheck(store, volume, name, findings, unfinished, signal)
     if (backup === undefined) continue
-    for (const [sum, offsets] of offsetsBySum(backup.record.blocks)) {
+    for (const [sum, offsets] of await offsetsBySum(backup.record.blocks)) {
       // The same sum in blocks of another size cannot be; in another method it is one object, and either reads it.
       const known = wanted.get(sum)
       if (known === undefined) wanted.set(sum, {backup, uses: [{name, offsets}]})
@@ -72,10 +73,14 @@ export async function verifyBackups(store: BackupStore, options: VerifyOptions):
   // Of something, at least something.
   if (chosen.length === 0) chosen.push(...[...wanted].slice(0, 1))
   const counter = new ProgressCounter(chosen.length, options.onProgress)
+  const memories: Record<number, BlockMemory> = {}
   await inParallel(chosen, options.concurrency, async ([sum, {backup, uses}], signal) => {
-    const result = await readBlock(store, backup, sum, signal).catch(asFinding)
+    const memory = (memories[backup.blockBytes] ??= new BlockMemory(backup.blockBytes))
+    const rooms = memory.take()
+    const result = await readBlock(store, backup, sum, signal, rooms).catch(asFinding)
     if (typeof result === 'string') findings.push(...uses.map(({name, offsets}) => ({backup: name, block: sum, offsets, problem: result})))
     counter.add(1, backup.blockBytes, typeof result === 'string' ? 0 : result.content.length)
+    memory.give(rooms)
   }, signal)
   const {objectBytes} = counter.progress
   const removed = await removedMeanwhile(store, volume, findings, signal)

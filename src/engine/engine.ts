@@ -199,6 +199,8 @@ export class Engine {
       replicaTimeoutMs: this.#options.replicaTimeoutMs,
       members: this.#memberLog,
       inTurn: <T>(step: () => Promise<T>) => this.#inTurn(step),
+      // A restore may have begun since it was asked for.
+      checkIdle: () => this.restore.checkIdle('given another replica'),
     }
     const rebuild = new Rebuild(host, this.#controls.get(address)!, options)
     this.#rebuilds.set(address, rebuild)

@@ -16,6 +16,8 @@ export interface RebuildHost extends Members {
   readonly members: MemberLog
   /** Steps that change what the replicas are happen one after the other. */
   inTurn<T>(step: () => Promise<T>): Promise<T>
+  /** Throws while no replica can be taken in. In turn. */
+  checkIdle(): void
 }
 
 export interface RebuildOptions {
@@ -117,6 +119,7 @@ export class Rebuild {
 
   async #join(): Promise<void> {
     const {volume, session} = this.#host
+    this.#host.checkIdle()
     const facts = await this.#control.inspect()
     // What was in use at a crash counts as a member, and is one before anything changes.
     if (!this.#options.resync) await volume.recorded()

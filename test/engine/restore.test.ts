@@ -5,12 +5,18 @@ import t, {type Test} from 'tap'
 import type {Engine} from '../../src/engine/engine.js'
 import type {VolumeRestoreStatus} from '../../src/engine/volume-restore.js'
 import {loadBackup} from '../../src/backup/catalog.js'
+import {createBackup} from '../../src/backup/create.js'
 import {blockKey} from '../../src/backup/format/store-layout.js'
+import {openStore} from '../../src/backup/store/open-store.js'
+import {parseTargetUrl} from '../../src/backup/target-url.js'
 import {connect} from '../../src/protocol/grpc/client.js'
 import {SyncAgentServiceDefinition} from '../../src/protocol/proto/generated/sync-agent.js'
 import {removeBackups} from '../../src/backup/remove.js'
+import {MemoryVolume} from '../backup/memory-volume.js'
+import {Gate} from '../support/gate.js'
 import {replicaImage} from '../support/replica-image.js'
 import {read, write} from '../support/request.js'
+import {S3Server} from '../support/s3-server.js'
 import {shortDir} from '../support/short-dir.js'
 import {until} from '../support/until.js'
 import {BackedUp} from './support/backed-up.js'
@@ -190,6 +196,42 @@ t.test('a replica that ends in the middle', async t => {
   const two = await source.backup('two')
   t.match(await restored(engine, two), {state: 'complete', incremental: true, usable: true}, 'and follows again')
   await checkImages(t, [replicas[0]!, again], source.image('two'))
+  await server.close()
+})
+
+t.test('a rebuild that is asked for while a restore runs, and the other way round', async t => {
+  const {folder, replicas, engine, server} = await volumes(t, 2)
+  const s3 = await new S3Server().start(t)
+  const credential = new Map(Object.entries(s3.env))
+  const store = await openStore(parseTargetUrl('s3://backups@eu-test-1/path/'), {env: s3.env})
+  t.teardown(() => store.close())
+  const source = new MemoryVolume(SIZE)
+  source.write(0, randomBytes(12 * MIB))
+  const {url} = await createBackup(source.snapshot('s1'), store, {volume: 'source', snapshot: 's1', backup: 'one', concurrency: 2, settleMs: 10})
+  const extra = await runReplica(t, join(folder, 'extra'), SIZE)
+
+  const gate = new Gate()
+  s3.gate = (method, key) => (method === 'GET' && key.endsWith('.blk') ? gate.pass() : Promise.resolve())
+  // At the same time: the replica is asked for before the restore has its turn, and comes after it.
+  const begun = engine.restore.start({backup: url, credential, concurrency: 2}, false)
+  await t.rejects(engine.addReplica(extra.address), {code: 'LH_BUSY', message: /cannot be given another replica: the restore of .* already in progress/})
+  await begun
+  await until(() => gate.waiting > 0, 'blocks are being fetched', GENEROUS_MS)
+  await t.rejects(engine.addReplica(extra.address), {code: 'LH_BUSY', message: /given another replica/})
+  gate.open()
+  t.match(await over(engine), {state: 'complete', usable: true})
+  await checkImages(t, replicas, source.image)
+  t.same(engine.replicas.filter(({mode}) => mode === 'RW').map(({address}) => address), replicas.map(({address}) => address))
+
+  source.write(MIB, randomBytes(MIB))
+  const second = await createBackup(source.snapshot('s2'), store, {volume: 'source', snapshot: 's2', backup: 'two', concurrency: 2, settleMs: 10})
+  // Slow enough to be asked in the middle of it.
+  await engine.addReplica(extra.address, MIB)
+  await t.rejects(restored(engine, second.url), {code: 'LH_CONFLICT', message: /is being rebuilt; restore when it is done/})
+  await until(() => engine.replicas.find(({address}) => address === extra.address)?.mode === 'RW', 'it is rebuilt', GENEROUS_MS)
+  await engine.restore.start({backup: second.url, credential, concurrency: 2}, false)
+  t.match(await over(engine), {state: 'complete', usable: true})
+  await checkImages(t, [...replicas, extra], source.image)
   await server.close()
 })
 

@@ -4,8 +4,11 @@ import {createServer as createTlsServer} from 'node:https'
 import type {AddressInfo} from 'node:net'
 import type {Test} from 'tap'
 
-/** What happens to a request instead of its answer. `cut`: the connection ends in the middle of the answer. `damage`: a byte of what is stored or sent is another one. */
-export type Fault = {readonly status: number; readonly code: string} | 'cut' | 'reset' | 'damage' | undefined
+/**
+ * What happens to a request instead of its answer. `cut`: the connection ends in the middle of the answer. `damage`: a byte of what is stored or sent is another one.
+ * `etag`: what is stored and sent is right, and the ETag is that of something else.
+ */
+export type Fault = {readonly status: number; readonly code: string} | 'cut' | 'reset' | 'damage' | 'etag' | undefined
 
 /** How far the clock of a client may be off. */
 const MAX_SKEW_MS = 900_000
@@ -34,6 +37,8 @@ export class S3Server {
   readonly targets: string[] = []
   /** Asked before each request is answered. */
   fault: (method: string, key: string) => Fault = () => undefined
+  /** Waited for before each request is answered. */
+  gate: (method: string, key: string) => Promise<void> = async () => undefined
   endpoint = ''
 
   constructor(readonly options: S3ServerOptions = {}) {}
@@ -75,6 +80,7 @@ export class S3Server {
     this.targets.push(`${host} ${request.url}`)
     const method = request.method ?? ''
     this.requests.push(`${method} ${key === '' ? `?prefix=${url.searchParams.get('prefix') ?? ''}` : key}`)
+    await this.gate(method, key)
     const fault = this.fault(method, key)
     if (fault === 'reset') return void request.socket.destroy()
     if (typeof fault === 'object') return fail(response, fault.status, fault.code)
@@ -101,14 +107,14 @@ export class S3Server {
     const stored = this.objects.get(key)
     if (method === 'PUT') {
       this.objects.set(key, {data: fault === 'damage' ? damaged(body) : body, modified: new Date()})
-      return void response.writeHead(200, {etag: `"${createHash('md5').update(body).digest('hex')}"`}).end()
+      return void response.writeHead(200, {etag: etagOf(body, fault)}).end()
     }
     if (method === 'DELETE') {
       this.objects.delete(key)
       return void response.writeHead(204).end()
     }
     if (stored === undefined) return fail(response, 404, 'NoSuchKey')
-    response.writeHead(200, {'content-length': stored.data.length, 'last-modified': stored.modified.toUTCString()})
+    response.writeHead(200, {'content-length': stored.data.length, 'last-modified': stored.modified.toUTCString(), etag: etagOf(stored.data, fault)})
     if (method === 'HEAD') return void response.end()
     if (fault !== 'cut') return void response.end(fault === 'damage' ? damaged(stored.data) : stored.data)
     response.write(stored.data.subarray(0, stored.data.length / 2), () => response.destroy())
@@ -131,6 +137,10 @@ export class S3Server {
     const more = left.length > page.length ? `<IsTruncated>true</IsTruncated><NextContinuationToken>${page.at(-1)![0]}</NextContinuationToken>` : '<IsTruncated>false</IsTruncated>'
     response.writeHead(200, {'content-type': 'application/xml'}).end(`<ListBucketResult>${more}${page.map(([, text]) => text).join('')}</ListBucketResult>`)
   }
+}
+
+function etagOf(data: Buffer, fault: Fault): string {
+  return `"${createHash('md5').update(fault === 'etag' ? 'something else' : data).digest('hex')}"`
 }
 
 function damaged(data: Buffer): Buffer {

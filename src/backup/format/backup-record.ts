@@ -1,7 +1,7 @@
 import {LonghornError} from '../../lib/errors.js'
+import {BlockList} from './block-list.js'
 import {JsonFields} from './json-fields.js'
 import {parseQuantity} from './quantity.js'
-import {isSum} from './store-layout.js'
 
 export const DEFAULT_BLOCK_BYTES = 2 * 1024 ** 2
 export const LARGE_BLOCK_BYTES = 16 * 1024 ** 2
@@ -48,7 +48,13 @@ export const MAX_BLOCKS = Math.floor((MAX_BACKUP_RECORD_BYTES - 2 * 1024 ** 2) /
 /** Reads the record of a backup. `key` is for errors. Throws CORRUPT. */
 export function parseBackupRecord(text: string, key: string): BackupRecord {
   const fields = new JsonFields(text, key)
-  const parameters = fields.texts('Parameters')
+  const list = new BlockList(fields, blockBytesOf({parameters: fields.texts('Parameters')}, key))
+  list.add(fields.value('Blocks') ?? [])
+  return recordWith(fields, list.end())
+}
+
+/** The record of which everything but the blocks is in `fields`. */
+export function recordWith(fields: JsonFields, blocks: readonly BackupBlock[]): BackupRecord {
   const single = fields.value('SingleFile')
   const singleFile = typeof single === 'object' && single !== null && 'FilePath' in single && typeof single.FilePath === 'string' ? single.FilePath : ''
   return {
@@ -59,12 +65,12 @@ export function parseBackupRecord(text: string, key: string): BackupRecord {
     createdTime: fields.text('CreatedTime'),
     sizeBytes: fields.integer('Size'),
     labels: fields.texts('Labels'),
-    parameters,
+    parameters: fields.texts('Parameters'),
     isIncremental: fields.boolean('IsIncremental'),
     compressionMethod: fields.text('CompressionMethod'),
     newBytes: fields.integer('NewlyUploadedDataSize'),
     reuploadedBytes: fields.integer('ReUploadedDataSize'),
-    blocks: parseBlocks(fields, blockBytesOf({parameters}, key)),
+    blocks,
     singleFile,
   }
 }
@@ -132,20 +138,4 @@ export function parametersOf(blockBytes: number, full: boolean): Record<string, 
 /** Whether the parameters of a request ask for everything to be stored anew. */
 export function wantsFull(parameters: ReadonlyMap<string, string>): boolean {
   return parameters.get(MODE) === 'full'
-}
-
-function parseBlocks(fields: JsonFields, blockBytes: number): BackupBlock[] {
-  const list = fields.value('Blocks') ?? []
-  if (!Array.isArray(list)) throw fields.wrong('Blocks', 'a list')
-  const blocks = list.map((entry: unknown): BackupBlock => {
-    const {Offset: offset, BlockChecksum: sum} = Object(entry) as {Offset?: unknown; BlockChecksum?: unknown}
-    if (typeof offset !== 'number' || !Number.isSafeInteger(offset) || offset < 0 || offset % blockBytes !== 0) {
-      throw fields.wrong('Blocks', `a list of blocks at multiples of ${blockBytes}`)
-    }
-    if (typeof sum !== 'string' || !isSum(sum)) throw fields.wrong('Blocks', 'a list of blocks with their checksums')
-    return {offset, sum}
-  })
-  blocks.sort((a, b) => a.offset - b.offset)
-  if (blocks.some(({offset}, index) => index > 0 && blocks[index - 1]!.offset === offset)) throw fields.wrong('Blocks', 'a list in which each offset is once')
-  return blocks
 }

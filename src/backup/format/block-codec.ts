@@ -27,15 +27,15 @@ export function isPlausible(sizeBytes: number, method: CompressionMethod, blockB
   return method === 'none' ? sizeBytes === blockBytes : sizeBytes > 16 && sizeBytes <= maxObjectBytes(blockBytes)
 }
 
-/** The content of a block's object: one gzip member, or one LZ4 frame with independent blocks of 4 MiB and a content checksum, as upstream's. In the thread pool. */
-export async function encodeBlock(block: Buffer, method: CompressionMethod): Promise<Buffer> {
+/** The content of a block's object: one gzip member, or one LZ4 frame with independent blocks of 4 MiB and a content checksum, as upstream's. In the thread pool, and in `room`, where that will do. */
+export async function encodeBlock(block: Buffer, method: CompressionMethod, room?: Buffer): Promise<Buffer> {
   switch (method) {
     case 'none':
       return block
     case 'gzip':
       return gzipped(block)
     case 'lz4':
-      return compressLz4(block)
+      return compressLz4(block, room)
   }
 }
 
@@ -49,17 +49,17 @@ export async function decodeBlock(content: Buffer, method: CompressionMethod, bl
   return block
 }
 
-/** The same without the sum. */
-export async function decompressBlock(content: Buffer, method: CompressionMethod, blockBytes: number, where: string): Promise<Buffer> {
-  const block = await decompress(content, method, blockBytes, where)
+/** The same without the sum; in `room`, where that will do. */
+export async function decompressBlock(content: Buffer, method: CompressionMethod, blockBytes: number, where: string, room?: Buffer): Promise<Buffer> {
+  const block = await decompress(content, method, blockBytes, where, room)
   if (block.length !== blockBytes) throw new LonghornError('CORRUPT', `${where}: a block of ${block.length} bytes, not ${blockBytes}`, {key: where})
   return block
 }
 
-async function decompress(content: Buffer, method: CompressionMethod, blockBytes: number, where: string): Promise<Buffer> {
+async function decompress(content: Buffer, method: CompressionMethod, blockBytes: number, where: string, room?: Buffer): Promise<Buffer> {
   if (method === 'none') return content
   try {
-    if (isLz4Frame(content)) return await decompressLz4(content, blockBytes)
+    if (isLz4Frame(content)) return await decompressLz4(content, blockBytes, room)
     if (content[0] === 0x1f && content[1] === 0x8b) return await gunzipped(content, {maxOutputLength: blockBytes})
   } catch (error) {
     throw new LonghornError('CORRUPT', `${where} cannot be decompressed: ${error instanceof Error ? error.message : String(error)}`, {key: where}, {cause: error})

@@ -15,17 +15,17 @@ export function isLz4Frame(content: Buffer): boolean {
   return content.length >= 7 && content.readUInt32LE(0) === MAGIC
 }
 
-/** One frame with independent blocks of 4 MiB and a content checksum. In the thread pool; `data` must not change meanwhile. */
-export async function compressLz4(data: Buffer): Promise<Buffer> {
-  if (lz4 !== undefined) return lz4.compress(data)
+/** One frame with independent blocks of 4 MiB and a content checksum; in `room`, where that will do. In the thread pool; `data` must not change meanwhile. */
+export async function compressLz4(data: Buffer, room?: Buffer): Promise<Buffer> {
+  if (lz4 !== undefined) return lz4.compress(data, room)
   const {compressFrame} = await import('lz4-napi')
   return compressFrame(data, {contentChecksum: true})
 }
 
-/** What a frame holds, which is to be `expectedBytes`. In the thread pool. Throws for one that is damaged, and CORRUPT for one that breaks off or holds far more. */
-export async function decompressLz4(frame: Buffer, expectedBytes: number): Promise<Buffer> {
+/** What a frame holds, which is to be `expectedBytes`; in `room`, where that will do. In the thread pool. Throws for one that is damaged, and CORRUPT for one that breaks off or holds far more. */
+export async function decompressLz4(frame: Buffer, expectedBytes: number, room?: Buffer): Promise<Buffer> {
   checkFrame(frame, expectedBytes)
-  if (lz4 !== undefined) return lz4.decompress(frame, expectedBytes)
+  if (lz4 !== undefined) return lz4.decompress(frame, expectedBytes, room)
   const {decompressFrame} = await import('lz4-napi')
   return decompressFrame(frame)
 }

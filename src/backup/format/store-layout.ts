@@ -1,5 +1,6 @@
 // Where things are in a store: upstream's layout, reference backupstore-format section 2.1.
 import {createHash} from 'node:crypto'
+import {sha512} from '../../lib/sys/sha512.js'
 import {isName} from '../target-url.js'
 
 export const VOLUMES = 'backupstore/volumes/'
@@ -13,8 +14,7 @@ export function shortSum(data: string | Uint8Array): string {
 
 /** The same of a block, in the thread pool. */
 export async function blockSum(block: Uint8Array): Promise<string> {
-  const digest = await crypto.subtle.digest('SHA-512', block)
-  return Buffer.from(digest, 0, 32).toString('hex')
+  return (await sha512(block)).toString('hex', 0, 32)
 }
 
 export function isSum(text: string): boolean {

@@ -34,8 +34,8 @@ export interface BackupStore extends AsyncDisposable {
   children(folder: string, signal?: AbortSignal): Promise<Folder>
   /** Undefined only when it certainly is not there. */
   head(key: string, signal?: AbortSignal): Promise<StoredObject | undefined>
-  /** All of an object. NOT_FOUND; CORRUPT when it has more than `maxBytes`, without reading them. */
-  get(key: string, maxBytes: number, signal?: AbortSignal): Promise<Buffer>
+  /** All of an object; in `room`, where that has `maxBytes` and the store can use it. NOT_FOUND; CORRUPT when it has more than `maxBytes`, without reading them. */
+  get(key: string, maxBytes: number, signal?: AbortSignal, room?: Buffer): Promise<Buffer>
   /** Writes or replaces an object: readers see the old or the new one, whole. Durable when it resolves. `data` is not changed meanwhile. */
   put(key: string, data: Uint8Array, signal?: AbortSignal): Promise<void>
   /** Removes an object, durably. One that is not there is no error. */

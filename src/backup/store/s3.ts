@@ -6,6 +6,7 @@ import {isKind, LonghornError, type ErrorKind} from '../../lib/errors.js'
 import type {TargetUrl} from '../target-url.js'
 import type {BackupKeys} from '../encryption/backup-keys.js'
 import {ProxyHttpAgent, ProxyHttpsAgent} from './http-proxy.js'
+import {PooledSha256} from './pooled-sha256.js'
 import {cannotFind, checkFolder, checkKey, tooLarge, type BackupStore, type Folder, type StoredObject} from './backup-store.js'
 
 /** Requests at once; others wait for a connection. */
@@ -93,11 +94,11 @@ export class S3Store implements BackupStore {
     }
   }
 
-  async get(key: string, maxBytes: number, signal?: AbortSignal): Promise<Buffer> {
+  async get(key: string, maxBytes: number, signal?: AbortSignal, room?: Buffer): Promise<Buffer> {
     for (let attempt = 1; ; attempt++) {
       try {
         const {Body, ContentLength} = await this.#client.send(new GetObjectCommand(this.#at(key)), {...abortedBy(signal)})
-        return await this.#receive(key, Body as Readable, ContentLength, maxBytes, signal)
+        return await this.#receive(key, Body as Readable, {expected: ContentLength, maxBytes, room}, signal)
       } catch (error) {
         const failure = this.#failure(`reading ${key}`, key, error, signal)
         if (attempt === BODY_ATTEMPTS || !isKind(failure, 'UNREACHABLE')) throw failure
@@ -161,22 +162,25 @@ export class S3Store implements BackupStore {
     )
   }
 
-  async #receive(key: string, body: Readable, expected: number | undefined, maxBytes: number, signal?: AbortSignal): Promise<Buffer> {
+  async #receive(key: string, body: Readable, {expected, maxBytes, room}: {expected: number | undefined; maxBytes: number; room: Buffer | undefined}, signal?: AbortSignal): Promise<Buffer> {
+    const into = room !== undefined && room.length >= maxBytes ? room : undefined
     const chunks: Buffer[] = []
     let bytes = 0
     try {
       if ((expected ?? 0) > maxBytes) throw tooLarge(key, this.url, expected!, maxBytes)
       for await (const chunk of body) {
         signal?.throwIfAborted()
+        const at = bytes
         bytes += (chunk as Buffer).length
         if (bytes > maxBytes) throw tooLarge(key, this.url, bytes, maxBytes)
-        chunks.push(chunk as Buffer)
+        if (into === undefined) chunks.push(chunk as Buffer)
+        else (chunk as Buffer).copy(into, at)
       }
     } finally {
       body.destroy()
     }
     if (expected !== undefined && bytes !== expected) throw new LonghornError('UNREACHABLE', `backup store ${this.url}: reading ${key}: the answer broke off after ${bytes} of ${expected} bytes`)
-    return Buffer.concat(chunks)
+    return into?.subarray(0, bytes) ?? Buffer.concat(chunks)
   }
 
   #at(key: string): {Bucket: string; Key: string} {
@@ -213,6 +217,7 @@ function createClient(region: string, env: Env): S3Client {
     // What SDKs have begun to add to every request, many servers refuse. Requests are signed over their content anyway.
     requestChecksumCalculation: 'WHEN_REQUIRED',
     responseChecksumValidation: 'WHEN_REQUIRED',
+    sha256: PooledSha256,
     requestHandler: {
       connectionTimeout: CONNECT_TIMEOUT_MS,
       socketTimeout: IDLE_TIMEOUT_MS,

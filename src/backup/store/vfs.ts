@@ -1,6 +1,6 @@
 import {randomBytes} from 'node:crypto'
 import type {Dirent} from 'node:fs'
-import {mkdir, open, readdir, rename, rm, rmdir, stat, unlink} from 'node:fs/promises'
+import {mkdir, open, readdir, rename, rm, rmdir, stat, unlink, type FileHandle} from 'node:fs/promises'
 import {dirname, join} from 'node:path'
 import {errnoOf, LonghornError, messageOf} from '../../lib/errors.js'
 import type {BackupKeys} from '../encryption/backup-keys.js'
@@ -8,6 +8,9 @@ import {cannotFind, checkFolder, checkKey, tooLarge, type BackupStore, type Fold
 
 /** How often a directory may vanish under a write: whoever removes the last object of one removes it as well. */
 const ATTEMPTS = 8
+
+/** Read at once of a large object, so that an interrupt need not wait for all of it. */
+const READ_BYTES = 16 * 1024 ** 2
 
 /**
  * A store in a directory of this machine: `vfs:///path`. Objects are files and folders are directories, as upstream has them, so what
@@ -61,13 +64,13 @@ export class VfsStore implements BackupStore {
     }
   }
 
-  async get(key: string, maxBytes: number, signal?: AbortSignal): Promise<Buffer> {
+  async get(key: string, maxBytes: number, signal?: AbortSignal, room?: Buffer): Promise<Buffer> {
     signal?.throwIfAborted()
     try {
       await using file = await open(this.#path(key), 'r')
       const {size} = await file.stat()
       if (size > maxBytes) throw tooLarge(key, this.url, size, maxBytes)
-      return await file.readFile({...(signal === undefined ? {} : {signal})})
+      return await readWhole(file, room !== undefined && room.length >= size ? room.subarray(0, size) : Buffer.allocUnsafeSlow(size), signal)
     } catch (error) {
       if (errnoOf(error) === 'ENOENT') throw cannotFind(key, this.url, error)
       throw this.#failure(`reading ${key}`, error)
@@ -180,6 +183,16 @@ export class VfsStore implements BackupStore {
     const kind = errno === 'ENOSPC' || errno === 'EDQUOT' ? 'NO_SPACE' : 'IO'
     return new LonghornError(kind, `backup store ${this.url}: ${doing}: ${messageOf(error)}`, {}, {cause: error})
   }
+}
+
+/** Fills `into`. An object never changes under its name, so that its size when it was opened is what there is to read; less is told by what it holds. */
+async function readWhole(file: FileHandle, into: Buffer, signal?: AbortSignal): Promise<Buffer> {
+  let done = 0
+  for (let read = 1; done < into.length && read > 0; done += read) {
+    signal?.throwIfAborted()
+    read = (await file.read(into, done, Math.min(into.length - done, READ_BYTES), done)).bytesRead
+  }
+  return into.subarray(0, done)
 }
 
 async function syncDirectory(path: string): Promise<void> {

@@ -17,10 +17,10 @@ preferences.writeUInt32LE(1, 8)
 
 /** LZ4 frames (LZ4 Frame Format 1.6), in the thread pool. */
 export interface Lz4 {
-  /** A frame with independent blocks of 4 MiB and a checksum of the content. `data` must not change meanwhile. */
-  compress(data: Uint8Array): Promise<Buffer>
-  /** What a frame holds, up to `maxBytes`. Throws for one that is damaged, breaks off, or holds more. */
-  decompress(frame: Uint8Array, maxBytes: number): Promise<Buffer>
+  /** A frame with independent blocks of 4 MiB and a checksum of the content: in `room`, where that is large enough. `data` must not change meanwhile. */
+  compress(data: Uint8Array, room?: Buffer): Promise<Buffer>
+  /** What a frame holds, up to `maxBytes`: in `room`, where that is large enough; room for 4 MiB saves a copy. Throws for one that is damaged, breaks off, or holds more. */
+  decompress(frame: Uint8Array, maxBytes: number, room?: Buffer): Promise<Buffer>
 }
 
 /** Undefined where there is no such library. */
@@ -54,22 +54,25 @@ function declare(library: LibraryHandle): Lz4 {
     return Number(code)
   }
   return {
-    async compress(data) {
-      const frame = Buffer.allocUnsafeSlow(checked(bound(data.length, preferencesAddress)))
+    async compress(data, room) {
+      const needed = checked(bound(data.length, preferencesAddress))
+      const frame = room !== undefined && room.length >= needed ? room : Buffer.allocUnsafeSlow(needed)
       const code = await inPool(done => compress.async(bufferAddress(frame), frame.length, bufferAddress(data), data.length, preferencesAddress, done))
       return frame.subarray(0, checked(code))
     },
 
-    async decompress(frame, maxBytes) {
-      const data = Buffer.allocUnsafeSlow(maxBytes)
+    async decompress(frame, maxBytes, room) {
+      const data = room !== undefined && room.length >= maxBytes ? room : Buffer.allocUnsafeSlow(maxBytes)
       // The context's address, then how much there is to write and to read; the library puts in how much it did.
-      const numbers = new BigUint64Array([0n, BigInt(maxBytes), BigInt(frame.length)])
+      const numbers = new BigUint64Array([0n, BigInt(data.length), BigInt(frame.length)])
       const at = bufferAddress(new Uint8Array(numbers.buffer))
       checked(create(at, API_VERSION))
       const context = Number(numbers[0])
       try {
         const code = await inPool(done => decompress.async(context, bufferAddress(data), at + 8, bufferAddress(frame), at + 16, 0, done))
-        if (checked(code) !== 0) throw new Error(numbers[2] === BigInt(frame.length) ? 'the frame breaks off' : `the frame holds more than ${maxBytes} bytes`)
+        const more = `the frame holds more than ${maxBytes} bytes`
+        if (checked(code) !== 0) throw new Error(numbers[2] === BigInt(frame.length) ? 'the frame breaks off' : more)
+        if (Number(numbers[1]) > maxBytes) throw new Error(more)
         return data.subarray(0, Number(numbers[1]))
       } finally {
         free(context)

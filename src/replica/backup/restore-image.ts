@@ -1,11 +1,11 @@
 import {constants} from 'node:fs'
-import {open, type FileHandle} from 'node:fs/promises'
+import {open} from 'node:fs/promises'
 import type {Range} from '../../backup/block-source.js'
+import {ImageFile} from '../../backup/image-file.js'
 import type {RestoreTarget} from '../../backup/restore-blocks.js'
 import {punchHole} from '../../lib/sys/fallocate.js'
 import {ioFailure} from '../io-failure.js'
 import {openVolumeView, type VolumeView} from '../open-replica.js'
-import {BLOCK_BYTES} from '../sector-map.js'
 
 /** Cleared in pieces of this size where it has to be looked at what is there. */
 const PIECE_BYTES = 2 * 1024 ** 2
@@ -24,20 +24,20 @@ export interface RestoreImage extends RestoreTarget {
 export class FullImage implements RestoreImage {
   private constructor(
     readonly path: string,
-    readonly file: FileHandle,
+    readonly image: ImageFile,
     /** Something may be in it. */
     readonly used: boolean,
   ) {}
 
   static async open(path: string, sizeBytes: number): Promise<FullImage> {
     return disk(`opening ${path}`, async () => {
-      const file = await open(path, constants.O_RDWR | constants.O_CREAT, 0o644)
+      const image = await ImageFile.over(await open(path, constants.O_RDWR | constants.O_CREAT, 0o644), path)
       try {
-        const {blocks} = await file.stat()
-        await file.truncate(sizeBytes)
-        return new FullImage(path, file, blocks > 0)
+        const {blocks} = await image.file.stat()
+        await image.file.truncate(sizeBytes)
+        return new FullImage(path, image, blocks > 0)
       } catch (error) {
-        await file.close()
+        await image.close()
         throw error
       }
     })
@@ -46,27 +46,27 @@ export class FullImage implements RestoreImage {
   async found(offset: number, length: number): Promise<Buffer | undefined> {
     if (!this.used) return undefined
     const block = Buffer.alloc(length)
-    await disk(`reading ${this.path}`, () => this.file.read(block, 0, length, offset))
+    await disk(`reading ${this.path}`, () => this.image.file.read(block, 0, length, offset))
     return block
   }
 
   write(block: Buffer, offset: number): Promise<void> {
     return disk(`writing ${block.length} bytes at ${offset} to ${this.path}`, async () => {
-      if (this.used) await punchHole(this.file.fd, offset, block.length)
-      await writeRuns(this.file, block, offset, (from, to) => !isZero(block, from, to))
+      if (this.used) await punchHole(this.image.file.fd, offset, block.length)
+      await this.image.write(block, offset)
     })
   }
 
   async clear({offset, length}: Range): Promise<void> {
-    if (this.used) await disk(`clearing ${length} bytes at ${offset} of ${this.path}`, () => punchHole(this.file.fd, offset, length))
+    if (this.used) await disk(`clearing ${length} bytes at ${offset} of ${this.path}`, () => punchHole(this.image.file.fd, offset, length))
   }
 
   sync(): Promise<void> {
-    return disk(`syncing ${this.path}`, () => this.file.sync())
+    return disk(`syncing ${this.path}`, () => this.image.sync())
   }
 
   close(): Promise<void> {
-    return this.file.close()
+    return this.image.close()
   }
 }
 
@@ -74,7 +74,7 @@ export class FullImage implements RestoreImage {
 export class DeltaImage implements RestoreImage {
   private constructor(
     readonly path: string,
-    readonly file: FileHandle,
+    readonly image: ImageFile,
     readonly below: VolumeView,
   ) {}
 
@@ -84,9 +84,14 @@ export class DeltaImage implements RestoreImage {
     try {
       return await disk(`opening ${path}`, async () => {
         // What an earlier attempt left may be of something else, and tells nothing.
-        const file = await open(path, constants.O_RDWR | constants.O_CREAT | constants.O_TRUNC, 0o644)
-        await file.truncate(sizeBytes)
-        return new DeltaImage(path, file, below)
+        const image = await ImageFile.over(await open(path, constants.O_RDWR | constants.O_CREAT | constants.O_TRUNC, 0o644), path)
+        try {
+          await image.file.truncate(sizeBytes)
+        } catch (error) {
+          await image.close()
+          throw error
+        }
+        return new DeltaImage(path, image, below)
       })
     } catch (error) {
       await below.close()
@@ -104,7 +109,7 @@ export class DeltaImage implements RestoreImage {
     const length = Math.max(0, Math.min(block.length, this.below.sizeBytes - offset))
     if (length > 0) await this.below.reader.read(before, 0, length, offset)
     await disk(`writing ${block.length} bytes at ${offset} to ${this.path}`, () =>
-      writeRuns(this.file, block, offset, (from, to) => block.compare(before, from, to, from, to) !== 0),
+      this.image.write(block, offset, (from, to) => block.compare(before, from, to, from, to) !== 0),
     )
   }
 
@@ -114,37 +119,16 @@ export class DeltaImage implements RestoreImage {
   }
 
   sync(): Promise<void> {
-    return disk(`syncing ${this.path}`, () => this.file.sync())
+    return disk(`syncing ${this.path}`, () => this.image.sync())
   }
 
   async close(): Promise<void> {
     try {
       await this.below.close()
     } finally {
-      await this.file.close()
+      await this.image.close()
     }
   }
-}
-
-/** Writes the parts of a block, in units of 4096 bytes, that are wanted. */
-async function writeRuns(file: FileHandle, block: Buffer, offset: number, wanted: (from: number, to: number) => boolean): Promise<void> {
-  let from = -1
-  for (let at = 0; at <= block.length; at += BLOCK_BYTES) {
-    const is = at < block.length && wanted(at, Math.min(at + BLOCK_BYTES, block.length))
-    if (is && from === -1) from = at
-    if (is || from === -1) continue
-    await writeAll(file, block.subarray(from, at), offset + from)
-    from = -1
-  }
-  if (from !== -1) await writeAll(file, block.subarray(from), offset + from)
-}
-
-async function writeAll(file: FileHandle, data: Buffer, offset: number): Promise<void> {
-  for (let done = 0; done < data.length; ) done += (await file.write(data, done, data.length - done, offset + done)).bytesWritten
-}
-
-function isZero(block: Buffer, from: number, to: number): boolean {
-  return block.compare(zeroes, 0, to - from, from, to) === 0
 }
 
 async function disk<T>(doing: string, work: () => Promise<T>): Promise<T> {
