@@ -2,6 +2,7 @@ import {isKind, LonghornError} from '../lib/errors.js'
 import {SnapshotHasher} from './hash/snapshot-hasher.js'
 import {LayerScrubber} from './scrub/layer-scrubber.js'
 import type {Log} from '../lib/log.js'
+import {RepeatLog} from '../lib/repeat-log.js'
 import {createReplica, makeReplicaDirectory} from './create-replica.js'
 import type {ExportHello} from '../protocol/hello.js'
 import type {DataServer, Export} from './data-server.js'
@@ -77,6 +78,8 @@ export class Replica {
   readonly transfers = new Set<string>()
   readonly #data: DataServer
   readonly #log: Log
+  /** What may happen with every request. */
+  readonly #repeats: RepeatLog
   readonly #lock: DirectoryLock
   #session: Session | undefined
   #purge: Purge | undefined
@@ -92,6 +95,7 @@ export class Replica {
     this.#lock = lock
     this.#data = data
     this.#log = log
+    this.#repeats = new RepeatLog(log)
     this.#record = new RecordKeeper(directory, log)
     this.restores = new RestoreKeeper(directory, log)
     data.openExport = hello => this.#export(hello)
@@ -393,6 +397,7 @@ export class Replica {
       await this.hasher.close()
       await this.scrubber.settled()
     } finally {
+      this.#repeats.close()
       this.#lock.close()
     }
   }
@@ -407,7 +412,7 @@ export class Replica {
   }
 
   #serve(opened: Omit<Session, 'device'>): void {
-    const device = new ReplicaDevice(opened.volume, error => this.#ioFailed(error), () => this.#unmapped(opened.volume))
+    const device = new ReplicaDevice(opened.volume, (error, operation) => this.#ioFailed(error, operation), () => this.#unmapped(opened.volume))
     this.#session = {...opened, device}
     this.#data.serve({device, session: opened.id, strict: opened.strict})
   }
@@ -471,8 +476,9 @@ export class Replica {
     this.#data.disconnectAll(new LonghornError('CONFLICT', 'another engine has taken over this replica'))
   }
 
-  #ioFailed(error: unknown): void {
-    this.#log.error({err: error}, 'a request failed')
+  #ioFailed(error: unknown, operation: string): void {
+    const code = error instanceof LonghornError ? error.code : ''
+    this.#repeats.error(`${operation} ${code}`, {operation, err: error}, 'a request failed')
   }
 
   async #markRemoved(layer: string): Promise<void> {
