@@ -49,7 +49,7 @@ async function modeOf(system: System, {address}: Replica): Promise<ReplicaMode |
 /** Waits until it is dropped, for this reason. */
 async function dropped(t: Test, {system, bad}: Rig, reason: RegExp): Promise<void> {
   await until(async () => (await modeOf(system, bad)) === ReplicaMode.ERR, 'the replica is dropped', 60_000)
-  const said = system.engine!.stderr.find(line => line.includes('replica dropped') || line.includes('out of use')) ?? system.engine!.stderr.join('\n')
+  const said = system.engine!.stderr.find(line => line.includes('replica dropped') || line.includes('out of use')) ?? system.engine!.lastLines
   t.match(said, reason, 'with the reason')
 }
 
@@ -138,15 +138,9 @@ t.test('bad sectors, in the head and in a snapshot: they are rewritten, and the 
   await disk.damage(frozen, 8 * MIB, 64 * BLOCK)
   const reader = new FramePeer(connect(system.socket))
   t.teardown(() => reader.socket.destroy())
-  // Only the last lines are kept.
-  const seen = new Set<string>()
-  const said = (text: string): boolean => {
-    if (system.engine!.stderr.some(line => line.includes(text))) seen.add(text)
-    return seen.has(text)
-  }
   await until(async () => {
     await readAtOnce(t, reader, random, 4 * MIB, 12 * MIB)
-    return [said('what could not be read was repaired'), said('a snapshot differed and was healed')].every(Boolean)
+    return system.engine!.said('what could not be read was repaired') && system.engine!.said('a snapshot differed and was healed')
   }, 'both are made good', 60_000)
   await scrub(system)
   await until(async () => {
@@ -217,7 +211,7 @@ t.test('the source of a rebuild cannot be read: it goes on with another one', {s
   for (const at of [4, 8, 16, 24]) await disk.damage(frozen, at * MIB, 2 * MIB)
   await system.ask(rpc => rpc.replicaAdd({address: target!.address, bytesPerSecond: 0n}, {timeoutMs: 60_000}))
   await until(async () => (await modeOf(system, target!)) === ReplicaMode.RW, 'it is rebuilt', 60_000)
-  t.ok(system.engine!.stderr.some(line => line.includes('goes on with another source')))
+  t.ok(system.engine!.said('goes on with another source'))
   await until(async () => (await scrub(system)).found === 0n, 'nothing bad is left', 60_000)
   load.start()
   await ends(t, all, ['one', 'two'])

@@ -5,12 +5,13 @@ import {fileURLToPath} from 'node:url'
 import type {Test} from 'tap'
 
 const LONGHORN = fileURLToPath(new URL('../../../bin/longhorn', import.meta.url))
-const KEPT_LINES = 200
+/** Of an error message. */
+const MOST_LINES = 200
 const START_TIMEOUT_MS = 60_000
 
 /** A process of ours, run by the real binary. Whatever becomes of the test, it is ended. */
 export class Daemon {
-  /** The last lines it has written to stderr. */
+  /** All that it has written to stderr, so that what is looked for cannot have scrolled away. */
   readonly stderr: string[] = []
   /** Exit code and signal, once it has ended. */
   readonly exited: Promise<readonly [number | null, NodeJS.Signals | null]>
@@ -26,10 +27,17 @@ export class Daemon {
         resolve([code, signal])
       })
     })
-    createInterface({input: child.stderr!}).on('line', line => {
-      this.stderr.push(line)
-      if (this.stderr.length > KEPT_LINES) this.stderr.shift()
-    })
+    createInterface({input: child.stderr!}).on('line', line => this.stderr.push(line))
+  }
+
+  /** It has written a line with this. */
+  said(text: string): boolean {
+    return this.stderr.some(line => line.includes(text))
+  }
+
+  /** The last lines it has written to stderr, for messages. */
+  get lastLines(): string {
+    return this.stderr.slice(-MOST_LINES).join('\n')
   }
 
   get running(): boolean {
@@ -54,7 +62,7 @@ export class Daemon {
     }, timeoutMs)
     const result = await this.exited
     clearTimeout(timer)
-    if (late) throw new Error(`longhorn ${this.args[0]} did not end within ${timeoutMs} ms of ${signal}:\n${this.stderr.join('\n')}`)
+    if (late) throw new Error(`longhorn ${this.args[0]} did not end within ${timeoutMs} ms of ${signal}:\n${this.lastLines}`)
     return result
   }
 
@@ -80,7 +88,7 @@ export async function startDaemon(t: Test, args: readonly string[], prefix: read
   })
   const output = createInterface({input: child.stdout})
   const ready = await new Promise<Record<string, string>>((resolve, reject) => {
-    const fail = (what: string): void => reject(new Error(`longhorn ${args.join(' ')} ${what}:\n${daemon.stderr.join('\n')}`))
+    const fail = (what: string): void => reject(new Error(`longhorn ${args.join(' ')} ${what}:\n${daemon.lastLines}`))
     const timer = setTimeout(() => fail(`was not ready within ${START_TIMEOUT_MS} ms`), START_TIMEOUT_MS)
     const lines: string[] = []
     output.on('line', line => {
