@@ -41,7 +41,7 @@ async function refused(t: Test, {replicas}: Rig, options: EngineServerOptions, e
     engine = await startEngineServer(options)
   }, error)
   await engine?.close()
-  t.ok(performance.now() - started < 10_000, 'it did not take long')
+  t.ok(performance.now() - started < 30_000, 'it did not take long')
   t.same(replicas.map(({directory}) => directoryState(directory)), states, 'no file has changed')
   for (const {rpc} of replicas) t.match((await rpc.replicaGet()).replica?.state, /^(closed|error|initial)$/)
   await until(async () => (await openDescriptors()) <= descriptors + 2, 'nothing is left open')

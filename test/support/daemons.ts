@@ -16,6 +16,7 @@ export class Daemon {
   /** Exit code and signal, once it has ended. */
   readonly exited: Promise<readonly [number | null, NodeJS.Signals | null]>
   #running = true
+  readonly #awaited = new Set<{readonly text: string; readonly heard: () => void}>()
 
   constructor(
     readonly args: readonly string[],
@@ -27,12 +28,30 @@ export class Daemon {
         resolve([code, signal])
       })
     })
-    createInterface({input: child.stderr!}).on('line', line => this.stderr.push(line))
+    createInterface({input: child.stderr!}).on('line', line => this.#heard(line))
   }
 
   /** It has written a line with this. */
   said(text: string): boolean {
     return this.stderr.some(line => line.includes(text))
+  }
+
+  /** Resolves when it has written a line with this, in the moment that it does. Throws when it ends without. */
+  async says(text: string): Promise<void> {
+    if (this.said(text)) return
+    const heard = new Promise<boolean>(resolve => this.#awaited.add({text, heard: () => resolve(true)}))
+    // What it has written is read to its end.
+    const closed = new Promise<boolean>(resolve => this.child.once('close', () => resolve(false)))
+    if (!(await Promise.race([heard, closed]))) throw new Error(`longhorn ${this.args[0]} ended without saying "${text}":\n${this.lastLines}`)
+  }
+
+  #heard(line: string): void {
+    this.stderr.push(line)
+    for (const one of this.#awaited) {
+      if (!line.includes(one.text)) continue
+      this.#awaited.delete(one)
+      one.heard()
+    }
   }
 
   /** The last lines it has written to stderr, for messages. */
@@ -53,7 +72,7 @@ export class Daemon {
   }
 
   /** Sends a signal and waits for the end. Kills it after `timeoutMs`, and throws. */
-  async end(signal: NodeJS.Signals, timeoutMs = 30_000): Promise<readonly [number | null, NodeJS.Signals | null]> {
+  async end(signal: NodeJS.Signals, timeoutMs = 60_000): Promise<readonly [number | null, NodeJS.Signals | null]> {
     this.signal(signal)
     let late = false
     const timer = setTimeout(() => {
@@ -122,6 +141,14 @@ export interface EngineProcessOptions {
   readonly prefix?: readonly string[]
 }
 
+/** Where a test does not say otherwise: a disk that others keep busy may take long to flush, and is not to be taken for a dead one. */
+const PATIENCE = ['--engine-replica-timeout', '60'] as const
+
+/** As an engine is to be started that is not given another time-out. */
+export function patient(flags: readonly string[]): readonly string[] {
+  return flags.includes(PATIENCE[0]) ? flags : [...flags, ...PATIENCE]
+}
+
 /** An engine process of volume `vol` with the `socket` frontend. */
 export async function startEngine(t: Test, {sizeBytes, replicas, socket, more = [], prefix = []}: EngineProcessOptions): Promise<{daemon: Daemon; address: string}> {
   const {daemon, ready} = await startDaemon(t, [
@@ -136,7 +163,7 @@ export async function startEngine(t: Test, {sizeBytes, replicas, socket, more = 
     'socket',
     '--frontend-listen',
     `unix:${socket}`,
-    ...more,
+    ...patient(more),
   ], prefix)
   return {daemon, address: ready.control!}
 }
