@@ -69,9 +69,9 @@ t.test('watch', async t => {
   })
 
   await t.test('ends with its deadline', async t => {
-    const stream = client.watch({}, {timeoutMs: 50})
+    const stream = client.watch({}, {timeoutMs: 1000})
     await stream.next()
-    await t.rejects(stream.next(), {code: 'LH_TIMEOUT', message: /Watch took longer than 0\.05 s$/})
+    await t.rejects(stream.next(), {code: 'LH_TIMEOUT', message: /Watch took longer than 1 s$/})
   })
 
   await t.test('does not keep a server from closing', async t => {

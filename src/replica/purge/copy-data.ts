@@ -3,6 +3,7 @@ import {setTimeout as sleep} from 'node:timers/promises'
 import {errnoOf, LonghornError, messageOf} from '../../lib/errors.js'
 import {punchHoleSync} from '../../lib/sys/fallocate.js'
 import type {ExtentScanner} from '../../lib/sys/file-extents.js'
+import {readBesideBad} from '../read-back.js'
 
 /** Bytes [offset, offset+length) of a file. */
 export interface Range {
@@ -135,6 +136,16 @@ async function copyInChunks(
 
 /** Up to the end of the file; the bytes read. */
 async function readFully(file: FileHandle, into: Buffer, bytes: number, offset: number): Promise<number> {
+  try {
+    return await readCached(file, into, bytes, offset)
+  } catch (error) {
+    // Something bad beside it may be hidden by a layer above: nobody needs it, and scrub leaves it as it is.
+    into.set(await readBesideBad(file.fd, bytes, offset, error))
+    return bytes
+  }
+}
+
+async function readCached(file: FileHandle, into: Buffer, bytes: number, offset: number): Promise<number> {
   let done = 0
   while (done < bytes) {
     const {bytesRead} = await file.read(into, done, bytes - done, offset + done)

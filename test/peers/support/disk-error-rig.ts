@@ -54,12 +54,15 @@ function isBusy(error: unknown): false {
   throw error
 }
 
+/** Throws when it did not come to its end. */
 export async function scrub(system: System): Promise<VolumeScrubStatusResponse> {
   const begun = (): Promise<boolean> => system.ask(rpc => rpc.volumeScrub({})).then(() => true, isBusy)
   await until(begun, 'it can be scrubbed: no replica is purging', 60_000)
   const status = (): Promise<VolumeScrubStatusResponse> => system.ask(rpc => rpc.volumeScrubStatus({}))
   await until(async () => (await status()).state !== 'in_progress', 'it is scrubbed', 60_000)
-  return status()
+  const ended = await status()
+  if (ended.state !== 'complete') throw new Error(`scrub: ${ended.error}`)
+  return ended
 }
 
 /** The disk is repaired and the replica started again. */
