@@ -189,7 +189,7 @@ async function rebuild(rig: Rig): Promise<Row[]> {
   await rig.end('b', 'SIGKILL')
   await rig.rpc.replicaDelete({address: b!, instanceName: ''}).catch(() => undefined)
   return [
-    {what: 'rebuild with verification, rate beside cp --sparse and sync', value: (median(copies) / median(full)).toFixed(2), aim: '>= 0.70'},
+    {what: 'rebuild with verification, rate beside cp --sparse and sync', value: `${(median(copies) / median(full)).toFixed(2)} (${median(copies).toFixed(1)} s / ${median(full).toFixed(1)} s)`, aim: '>= 0.70'},
     ...(await returning(rig, median(full))),
     ...(await underLoad(rig)),
   ]

@@ -20,9 +20,9 @@ const LONGEST_PAUSE_MS = 1000
 
 /** Keeps a background copy to a share of the time, and ends it when it is told to. */
 export class Pace {
-  /** `share`: of the time that it may be at work, 0 to 1. */
+  /** `share`: of the time that it may be at work, over 0 to 1; asked after each piece where it changes. */
   constructor(
-    readonly share: number,
+    readonly share: number | (() => number),
     readonly signal: AbortSignal,
   ) {}
 
@@ -32,7 +32,8 @@ export class Pace {
     const before = performance.now()
     const result = await work()
     const spentMs = performance.now() - before
-    const pauseMs = Math.min(LONGEST_PAUSE_MS, spentMs / this.share - spentMs)
+    const share = typeof this.share === 'number' ? this.share : this.share()
+    const pauseMs = Math.min(LONGEST_PAUSE_MS, spentMs / share - spentMs)
     // What ends the pause early is looked at by the next piece.
     if (pauseMs >= 1) await sleep(pauseMs, undefined, {signal: this.signal}).catch(() => undefined)
     return result
