@@ -7,7 +7,7 @@ import {createReplica, makeReplicaDirectory} from './create-replica.js'
 import type {ExportHello} from '../protocol/hello.js'
 import type {DataServer, Export} from './data-server.js'
 import {DirectoryLock} from './directory-lock.js'
-import {readReplicaDirectory, type ReplicaDirectory} from './layer-chain.js'
+import {readReplicaDirectory, readVolumeMeta, type ReplicaDirectory} from './layer-chain.js'
 import {isHeadName} from './layer-names.js'
 import {writeLayerMeta} from './layer-meta-file.js'
 import {openReplica} from './open-replica.js'
@@ -403,12 +403,13 @@ export class Replica {
   }
 
   async #open(opener: Opener): Promise<void> {
-    const before = await readReplicaDirectory(this.directory)
+    // One that was lost is that of a replica which was in use.
+    const wasDirty = (await readVolumeMeta(this.directory))?.dirty ?? true
     await this.#record.settle()
     const volume = await openReplica(this.directory, {lock: this.#lock})
     if (volume.leftovers.length > 0) this.#log.warn({files: volume.leftovers}, 'removed files of an interrupted operation')
-    this.#serve({...opener, id: opener.session, volume, wasDirty: before.volume.dirty})
-    this.#log.info({sizeBytes: volume.sizeBytes, layers: volume.directory.chain.length, wasDirty: before.volume.dirty}, 'open')
+    this.#serve({...opener, id: opener.session, volume, wasDirty})
+    this.#log.info({sizeBytes: volume.sizeBytes, layers: volume.directory.chain.length, wasDirty}, 'open')
   }
 
   #serve(opened: Omit<Session, 'device'>): void {
