@@ -1,7 +1,7 @@
 // What happens to a volume over its life, and what it costs those who use it meanwhile: snapshots, purge, rebuild, many layers.
 // Every figure is a ratio to something measured in the same run, or a time that writers wait.
 //
-//   npm run bench -- life [--size 1g] [--only snapshots|purge|rebuild|layers]
+//   npm run bench -- life [--size 1g] [--only snapshots|purge|rebuild|layers] [--rounds 3]
 import type {ChildProcess} from 'node:child_process'
 import {once} from 'node:events'
 import {mkdir, mkdtemp, readdir, rm} from 'node:fs/promises'
@@ -33,8 +33,17 @@ interface Row {
   readonly aim: string
 }
 
-const {values} = parseArgs({options: {size: {type: 'string', default: '1g'}, only: {type: 'string'}}})
+const {values} = parseArgs({options: {size: {type: 'string', default: '1g'}, only: {type: 'string'}, rounds: {type: 'string', default: '3'}}})
 const sizeBytes = parseSize(values.size)
+/** Of what is copied as a whole. */
+const rounds = Number(values.rounds)
+/** Merging that many layers takes longer than the writes beside it. */
+const MERGED_LAYERS = 8
+
+/** Every other MiB, so that no layer hides another one. */
+function stripes(odd: boolean): FioJob {
+  return {...FILL, name: 'stripes', more: ['--zonemode=strided', '--zonesize=1m', '--zonerange=2m', `--io_size=${sizeBytes / 2 - 1024 ** 2}`, ...(odd ? ['--offset=1m'] : [])]}
+}
 
 /** Replicas and an engine with an NBD frontend, each a process. */
 class Rig {
@@ -69,6 +78,7 @@ class Rig {
     })
     this.#processes.set('engine', child)
     this.uri = ready.endpoint!
+    this.#rpc?.destroy()
     this.#rpc = connect(ControllerServiceDefinition, {peer: 'engine', address: parseAddress(ready.control!), timeoutMs: 600_000})
   }
 
@@ -137,19 +147,26 @@ async function purge(rig: Rig): Promise<Row[]> {
     if (address.kind !== 'tcp') throw new Error('a replica listens on TCP')
     return connect(SyncAgentServiceDefinition, {peer: 'sync agent', address: {...address, port: address.port + 2}})
   })
-  for (const name of ['one', 'two']) {
+  const names = Array.from({length: MERGED_LAYERS}, (_, index) => `s${index}`)
+  for (const [index, name] of names.entries()) {
     await rig.rpc.volumeSnapshot({name, labels: new Map(), freezeFilesystem: false})
-    await rig.fio(FILL, undefined)
+    await rig.fio(stripes(index % 2 === 1), undefined)
   }
+  await rig.rpc.volumeSnapshot({name: 'kept', labels: new Map(), freezeFilesystem: false})
+  // What is measured is not how a new head grows.
+  await rig.fio(FILL, undefined)
   const alone = await rig.fio(WRITES, SECONDS)
   for (const text of addresses) {
     const replica = connect(ReplicaServiceDefinition, {peer: 'replica', address: parseAddress(text)})
-    for (const name of ['one', 'two']) await replica.diskMarkAsRemoved({name})
+    for (const name of names) await replica.diskMarkAsRemoved({name})
     replica.destroy()
   }
+  await execa('sync', ['--file-system', rig.directory])
+  const purging = async (): Promise<boolean> => (await Promise.all(agents.map(agent => agent.snapshotPurgeStatus()))).some(({isPurging}) => isPurging)
   await Promise.all(agents.map(agent => agent.snapshotPurge()))
-  const during = await rig.fio(WRITES, SECONDS)
-  const running = (await Promise.all(agents.map(agent => agent.snapshotPurgeStatus()))).some(({isPurging}) => isPurging)
+  const during = (await runFio(rig.uri, WRITES, SECONDS, sizeBytes)).iops
+  const running = await purging()
+  while (await purging()) await sleep(200)
   for (const agent of agents) agent.destroy()
   return [{what: `random writes while purging${running ? '' : ' (it ended before)'}`, value: (during / alone).toFixed(2), aim: '>= 0.70'}]
 }
@@ -158,9 +175,9 @@ async function rebuild(rig: Rig): Promise<Row[]> {
   const [, b] = await twoReplicas(rig)
   await execa('sync')
   const copies: number[] = []
-  for (let round = 0; round < 3; round++) copies.push(await copySeconds(rig))
+  for (let round = 0; round < rounds; round++) copies.push(await copySeconds(rig))
   const full: number[] = []
-  for (let round = 0; round < 3; round++) {
+  for (let round = 0; round < rounds; round++) {
     const address = await rig.replica(`full-${round}`)
     await execa('sync')
     full.push(await rig.add(address))
@@ -172,7 +189,7 @@ async function rebuild(rig: Rig): Promise<Row[]> {
   await rig.end('b', 'SIGKILL')
   await rig.rpc.replicaDelete({address: b!, instanceName: ''}).catch(() => undefined)
   return [
-    {what: 'rebuild with verification, rate beside cp --sparse and sync', value: (median(copies) / median(full)).toFixed(2), aim: '>= 0.70'},
+    {what: 'rebuild with verification, rate beside cp --sparse and sync', value: `${(median(copies) / median(full)).toFixed(2)} (${median(copies).toFixed(1)} s / ${median(full).toFixed(1)} s)`, aim: '>= 0.70'},
     ...(await returning(rig, median(full))),
     ...(await underLoad(rig)),
   ]
@@ -226,20 +243,38 @@ async function layers(rig: Rig): Promise<Row[]> {
   await rig.fio(FILL, undefined)
   const rows: Row[] = []
   let first = 0
+  let firstOpenMs = 0
   let count = 1
   for (const wanted of [1, 100, 1000]) {
     // Taken while it is written to, so that each layer holds something.
     while (count < wanted) {
       let writing = true
-      const load = rig.fio({...WRITES, depth: 4}, SECONDS).finally(() => (writing = false))
+      const load = runFio(rig.uri, {...WRITES, depth: 4}, 2 * SECONDS, sizeBytes).finally(() => (writing = false))
+      await sleep(1000)
       for (; writing && count < wanted; count++) await rig.rpc.volumeSnapshot({name: `s${count}`, labels: new Map(), freezeFilesystem: false})
       await load
     }
     const iops = median([await rig.fio(READS, SECONDS), await rig.fio(READS, SECONDS), await rig.fio(READS, SECONDS)])
-    if (wanted === 1) first = iops
-    else rows.push({what: `random reads at depth 32 with ${wanted} layers, beside one`, value: (iops / first).toFixed(2), aim: '>= 0.90'})
+    const openMs = await reopenMs(rig)
+    if (wanted === 1) {
+      first = iops
+      firstOpenMs = openMs
+      continue
+    }
+    rows.push(
+      {what: `random reads at depth 32 with ${wanted} layers, beside one`, value: (iops / first).toFixed(2), aim: '>= 0.90'},
+      {what: `start of a replica and an engine with ${wanted} layers, longer than with one by`, value: `${Math.round(openMs - firstOpenMs)} ms`, aim: ''},
+    )
   }
   return rows
+}
+
+/** Replica and engine, from the start of their processes until they serve. */
+async function reopenMs(rig: Rig): Promise<number> {
+  for (const name of ['engine', 'a']) await rig.end(name, 'SIGTERM')
+  const before = performance.now()
+  await rig.engine([await rig.replica('a')])
+  return performance.now() - before
 }
 
 const parts = {snapshots, purge, rebuild, layers}

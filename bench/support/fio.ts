@@ -6,6 +6,8 @@ export interface FioJob {
   readonly rw: 'randwrite' | 'randread' | 'write' | 'read'
   readonly blockSize: string
   readonly depth: number
+  /** More of fio's flags. */
+  readonly more?: readonly string[]
 }
 
 export interface FioResult {
@@ -34,6 +36,7 @@ export async function runFio(uri: string, job: FioJob, seconds: number | undefin
     `--iodepth=${job.depth}`,
     `--size=${sizeBytes}`,
     ...(seconds === undefined ? [] : [`--runtime=${seconds}`, '--time_based']),
+    ...(job.more ?? []),
     '--randrepeat=1',
     '--output-format=json',
   ])

@@ -100,5 +100,6 @@ export function describeVolume(engine: Engine): Volume {
     unmapMarkSnapChainRemoved: settings.unmapMarkSnapChainRemoved,
     snapshotMaxCount: settings.snapshotMaxCount,
     snapshotMaxSize: BigInt(settings.snapshotMaxSizeBytes),
+    deviceNotice: frontend?.notice ?? '',
   }
 }

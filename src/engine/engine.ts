@@ -67,7 +67,8 @@ export class Engine {
   readonly #memberLog: MemberLog
   /** The last one of each replica. */
   readonly #rebuilds = new Map<string, Rebuild>()
-  #frontend: {readonly kind: FrontendKind; readonly server: Frontend} | undefined
+  /** `notice`: why its device has another size than the volume. */
+  #frontend: {readonly kind: FrontendKind; readonly server: Frontend; notice?: string} | undefined
   #changes: Promise<unknown> = Promise.resolve()
   #closed: Promise<void> | undefined
 
@@ -279,8 +280,8 @@ export class Engine {
   }
 
   /** The frontend that is up, if any. */
-  get frontend(): {readonly name: string; readonly endpoint: string} | undefined {
-    return this.#frontend && {name: this.#frontend.kind.name, endpoint: this.#frontend.server.endpoint}
+  get frontend(): {readonly name: string; readonly endpoint: string; readonly notice: string} | undefined {
+    return this.#frontend && {name: this.#frontend.kind.name, endpoint: this.#frontend.server.endpoint, notice: this.#frontend.notice ?? ''}
   }
 
   /** Starts to serve the volume. The same frontend twice is success; another one while one is up is CONFLICT, an unknown name USAGE. */
@@ -339,7 +340,7 @@ export class Engine {
 
   /**
    * Makes the volume larger while it is being used; see expandVolume(). The size that it has is success; USAGE for a smaller one or
-   * one that is not a multiple of 4096. Initiators see it as their protocol has it.
+   * one that is not a multiple of 4096. Initiators see it as their protocol has it; what cannot be told leaves a `notice` with the frontend.
    */
   async expand(sizeBytes: number): Promise<void> {
     await this.#inTurn(async () => {
@@ -350,10 +351,20 @@ export class Engine {
       await this.volume.recorded()
       await expandVolume(this.#members(), sizeBytes, now())
       this.#options.log.info({sizeBytes}, 'expanded')
-      await this.#frontend?.server.resize?.(sizeBytes).catch((error: unknown) => {
-        this.#options.log.warn({reason: messageOf(error)}, 'the volume is larger, and the device on this host is not yet')
-      })
+      await this.#resizeDevice(sizeBytes)
     })
+  }
+
+  async #resizeDevice(sizeBytes: number): Promise<void> {
+    const frontend = this.#frontend
+    if (frontend?.server.resize === undefined) return
+    try {
+      await frontend.server.resize(sizeBytes)
+      frontend.notice = ''
+    } catch (error) {
+      frontend.notice = `${frontend.server.endpoint} still has its old size: ${messageOf(error)}`
+      this.#options.log.warn({reason: messageOf(error)}, 'the volume is larger, and the device on this host is not yet')
+    }
   }
 
   /** Makes the volume what it was at a snapshot. CONFLICT while a frontend is up: whoever uses the volume would not notice. */

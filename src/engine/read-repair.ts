@@ -1,5 +1,5 @@
 import {LonghornError, messageOf} from '../lib/errors.js'
-import type {Log} from '../lib/log.js'
+import type {RepeatLog} from '../lib/repeat-log.js'
 import {reactor} from '../lib/net/reactor.js'
 import {Slab, SlabPool} from '../lib/net/slab.js'
 import {MAX_IO_BYTES, type Io} from '../protocol/block-device.js'
@@ -13,6 +13,9 @@ const BLOCK_BYTES = 4096
 const MOST_RUNNING = 4
 /** More than this wait for the next read that fails there. */
 const MOST_WAITING = 256
+/** What lies in a snapshot is left to scrub for this long, however often it is read: a repair keeps writers waiting, and would change nothing. */
+const LEFT_TO_SCRUB_MS = 10_000
+const MOST_LEFT = 256
 
 /** What a repair needs of its volume. */
 export interface RepairHost {
@@ -43,6 +46,10 @@ interface Job {
   readonly length: number
 }
 
+interface LeftToScrub extends Job {
+  readonly sinceMs: number
+}
+
 /**
  * Makes good what one replica could not read and another could. Nobody changes the range while that is under way, so nothing newer can be lost:
  * its blocks are read anew from a replica that can, and given to the one that could not. What cannot be rewritten
@@ -53,11 +60,13 @@ export class ReadRepair {
   /** Told of a range that a replica cannot read and that lies, at least in part, in a snapshot. */
   onFrozen: (link: ReplicaLink, offset: number, length: number) => void = () => undefined
   readonly #host: RepairHost
-  readonly #log: Log
+  readonly #log: RepeatLog
   readonly #waiting: Job[] = []
   readonly #running = new Set<Job>()
+  /** The oldest first. */
+  #left: readonly LeftToScrub[] = []
 
-  constructor(host: RepairHost, log: Log) {
+  constructor(host: RepairHost, log: RepeatLog) {
     this.#host = host
     this.#log = log
   }
@@ -94,7 +103,8 @@ export class ReadRepair {
 
   #isKnown({link, offset, length}: Job): boolean {
     const covers = (job: Job): boolean => job.link === link && job.offset <= offset && offset + length <= job.offset + job.length
-    return this.#waiting.some(covers) || [...this.#running].some(covers)
+    if (this.#left.length > 0) this.#left = this.#left.filter(({sinceMs}) => performance.now() - sinceMs < LEFT_TO_SCRUB_MS)
+    return this.#left.some(covers) || this.#waiting.some(covers) || [...this.#running].some(covers)
   }
 
   async #run(job: Job): Promise<void> {
@@ -105,7 +115,7 @@ export class ReadRepair {
       if (link.mode === 'RW') await this.#repair(job)
     } catch (error) {
       this.counts.failed++
-      this.#log.error({replica: link.address, offset, length, reason: messageOf(error)}, 'a range that could not be read was not repaired')
+      this.#log.error(link.address, {replica: link.address, offset, length, reason: messageOf(error)}, 'a range that could not be read was not repaired')
     } finally {
       this.#host.left(release())
     }
@@ -120,11 +130,12 @@ export class ReadRepair {
     }
     if (frozen < length) {
       this.counts.repaired++
-      this.#log.warn({replica: link.address, offset, length: length - frozen}, 'what could not be read was repaired')
+      this.#log.warn(link.address, {replica: link.address, offset, length: length - frozen}, 'what could not be read was repaired')
     }
     if (frozen === 0) return
     this.counts.frozen++
-    this.#log.warn({replica: link.address, offset, length, frozen}, 'what could not be read lies in a snapshot')
+    this.#log.warn(link.address, {replica: link.address, offset, length, frozen}, 'what could not be read lies in a snapshot')
+    this.#left = [...this.#left.slice(1 - MOST_LEFT), {link, offset, length, sinceMs: performance.now()}]
     this.onFrozen(link, offset, length)
   }
 

@@ -132,5 +132,6 @@ function describeIdle({volumeName, settings}: EngineSlot): Volume {
     unmapMarkSnapChainRemoved: settings.unmapMarkSnapChainRemoved,
     snapshotMaxCount: settings.snapshotMaxCount,
     snapshotMaxSize: BigInt(settings.snapshotMaxSizeBytes),
+    deviceNotice: '',
   }
 }

@@ -2,6 +2,7 @@ import {LonghornError} from '../lib/errors.js'
 import type {Log} from '../lib/log.js'
 import {reactor} from '../lib/net/reactor.js'
 import type {Slab} from '../lib/net/slab.js'
+import {RepeatLog} from '../lib/repeat-log.js'
 import {ERRNO, inRange, OP, type BlockDevice, type Extent, type Io} from '../protocol/block-device.js'
 import {FRAME} from '../protocol/frame.js'
 import {askBlockStatus, StatusIo} from './block-status.js'
@@ -40,6 +41,8 @@ export class Volume implements BlockDevice, LinkOwner {
   readonly name: string
   readonly metrics = new Metrics(performance.now())
   readonly #options: VolumeOptions
+  /** What may happen with every request. */
+  readonly #repeats: RepeatLog
   readonly #links: ReplicaLink[] = []
   /** RW replicas, and those that take writes (RW and WO): kept beside `#links` because every request looks at them. */
   #readers: readonly ReplicaLink[] = []
@@ -74,7 +77,8 @@ export class Volume implements BlockDevice, LinkOwner {
     this.#options = options
     this.#sizeBytes = options.sizeBytes
     this.#changed = new ChangedRegions(options.sizeBytes)
-    this.repairs = new ReadRepair(this.#repairHost(), options.log)
+    this.#repeats = new RepeatLog(options.log)
+    this.repairs = new ReadRepair(this.#repairHost(), this.#repeats)
     this.#timer = this.#startSweeping()
   }
 
@@ -271,6 +275,7 @@ export class Volume implements BlockDevice, LinkOwner {
     this.#writers = []
     const reason = new LonghornError('INTERRUPTED', `volume ${this.name} is closing`)
     for (const link of links) link.client.close(reason)
+    this.#repeats.close()
   }
 
   /** Takes a replica out of use: its connection ends, and what it has not answered counts as failed there. */
@@ -357,7 +362,7 @@ export class Volume implements BlockDevice, LinkOwner {
       this.#done(io, 0)
       return
     }
-    this.#options.log.warn({replica: link.address, offset: io.offset, length: io.length, error: text}, 'read failed on a replica')
+    this.#repeats.warn(link.address, {replica: link.address, offset: io.offset, length: io.length, error: text}, 'read failed on a replica')
     io.failed |= link.bit
     io.error = error
     this.#readAgain(io)
@@ -385,7 +390,7 @@ export class Volume implements BlockDevice, LinkOwner {
   #writeAtomic(io: Io, slab: Slab, start: number): void {
     const unable = this.#writers.find(link => !link.canWriteAtomically)
     if (unable !== undefined) {
-      this.#options.log.warn({replica: unable.address, offset: io.offset, length: io.length}, 'an atomic write was refused: this replica may leave a part of it')
+      this.#repeats.warn(unable.address, {replica: unable.address, offset: io.offset, length: io.length}, 'an atomic write was refused: this replica may leave a part of it')
       this.#done(io, ERRNO.EINVAL)
       return
     }
@@ -446,7 +451,7 @@ export class Volume implements BlockDevice, LinkOwner {
       if (io.failed !== 0) this.#failThose(io.failed)
     } else {
       error = io.error === 0 ? ERRNO.EIO : io.error
-      this.#options.log.error({op: io.op, offset: io.offset, length: io.length, error: text}, 'failed on all replicas')
+      this.#repeats.error(`${io.op} ${error}`, {op: io.op, offset: io.offset, length: io.length, error: text}, 'failed on all replicas')
       // One that is being rebuilt cannot take the place of the one it is copied from; what it has and that one refused puts it out.
       if (io.succeeded > 0) this.#failThose(~io.failed)
     }

@@ -6,6 +6,9 @@ import {parseLayerMeta, type LayerMeta} from './layer-meta.js'
 import {MAX_LAYERS} from './sector-map.js'
 import {isSealed, parseVolumeMeta, SECTOR_BYTES, type VolumeMeta} from './volume-meta.js'
 
+/** Files are read beside each other: with a thousand layers one after the other takes long. */
+const AT_ONCE = 16
+
 /** One layer as the directory describes it. */
 export interface Layer {
   /** File name of the data, e.g. `volume-snap-a.img`. The only trustworthy name of a layer. */
@@ -53,8 +56,9 @@ export async function readReplicaDirectory(path: string): Promise<ReplicaDirecto
   if (volume.backingFile !== '') {
     throw new LonghornError('UNSUPPORTED', `${path} lies on backing file ${volume.backingFile}; replicas with a backing file cannot be opened yet`)
   }
-  const {chain, missing} = await readChain(path, volume)
-  const {others, damaged} = await readOthers(path, entries, chain)
+  const layers = await readLayers(path, entries)
+  const {chain, missing} = await readChain(path, volume, layers)
+  const {others, damaged} = splitOthers(layers, chain)
   return {path, volume, recovered: written === undefined, sealed: isSealed(text), chain, missing, others, damaged, entries}
 }
 
@@ -81,10 +85,9 @@ export async function listDirectory(path: string): Promise<string[]> {
 /** Reads one layer. CORRUPT when its data or its .meta is missing. */
 export async function readLayer(directory: string, file: string): Promise<Layer> {
   const metaPath = join(directory, metaFile(file))
-  const text = await readFile(metaPath, 'utf8').catch(ignoreMissing)
+  const [text, status] = await Promise.all([readFile(metaPath, 'utf8').catch(ignoreMissing), stat(join(directory, file), {bigint: true}).catch(ignoreMissing)])
   if (text === undefined) throw missingError(directory, metaFile(file))
   const meta = parseLayerMeta(text, metaPath)
-  const status = await stat(join(directory, file), {bigint: true}).catch(ignoreMissing)
   if (status === undefined) throw missingError(directory, file)
   return {
     file,
@@ -95,17 +98,32 @@ export async function readLayer(directory: string, file: string): Promise<Layer>
   }
 }
 
-async function readChain(directory: string, volume: VolumeMeta): Promise<{chain: Layer[]; missing: string | undefined}> {
+/** All that there are, in the order of their names; of those that cannot be used the CORRUPT error. Throws everything else. */
+async function readLayers(directory: string, entries: readonly string[]): Promise<Map<string, Layer | LonghornError>> {
+  const found = new Map<string, Layer | LonghornError>()
+  const files = entries.filter(isLayerName)
+  let next = 0
+  const worker = async (): Promise<void> => {
+    for (let file = files[next++]; file !== undefined; file = files[next++]) {
+      found.set(file, await readLayer(directory, file).catch(corruptOnly))
+    }
+  }
+  await Promise.all(Array.from({length: AT_ONCE}, worker))
+  return new Map(files.map(file => [file, found.get(file)!]))
+}
+
+async function readChain(directory: string, volume: VolumeMeta, layers: ReadonlyMap<string, Layer | LonghornError>): Promise<{chain: Layer[]; missing: string | undefined}> {
   const chain: Layer[] = []
   const seen = new Set<string>()
   for (let file = volume.head; file !== ''; ) {
     if (seen.has(file)) throw new LonghornError('CORRUPT', `${directory}: ${file} is its own ancestor, the chain of layers is a loop`)
     seen.add(file)
-    const layer = await readLayer(directory, file).catch((error: unknown) => {
-      if (!volume.rebuilding || chain.length === 0 || !isKind(error, 'CORRUPT')) throw error
-      return undefined
-    })
-    if (layer === undefined) return {chain: chain.reverse(), missing: file}
+    // What is not in the directory says so itself.
+    const layer = layers.get(file) ?? (await readLayer(directory, file).catch(corruptOnly))
+    if (layer instanceof LonghornError) {
+      if (!volume.rebuilding || chain.length === 0) throw layer
+      return {chain: chain.reverse(), missing: file}
+    }
     if (layer.sizeBytes > volume.sizeBytes) {
       const sizes = `${layer.sizeBytes} bytes is larger than the volume of ${volume.sizeBytes}`
       throw new LonghornError('CORRUPT', `${join(directory, file)} of ${sizes}: volume.meta or the layer is from another time`)
@@ -122,18 +140,14 @@ async function readChain(directory: string, volume: VolumeMeta): Promise<{chain:
   return {chain: chain.reverse(), missing: undefined}
 }
 
-async function readOthers(directory: string, entries: readonly string[], chain: readonly Layer[]) {
+function splitOthers(layers: ReadonlyMap<string, Layer | LonghornError>, chain: readonly Layer[]): {others: Layer[]; damaged: string[]} {
   const live = new Set(chain.map(layer => layer.file))
   const others: Layer[] = []
   const damaged: string[] = []
-  for (const file of entries) {
-    if (!isLayerName(file) || live.has(file)) continue
-    try {
-      others.push(await readLayer(directory, file))
-    } catch (error) {
-      if (!isKind(error, 'CORRUPT')) throw error
-      damaged.push(error.message)
-    }
+  for (const [file, layer] of layers) {
+    if (live.has(file)) continue
+    if (layer instanceof LonghornError) damaged.push(layer.message)
+    else others.push(layer)
   }
   return {others, damaged}
 }
@@ -173,6 +187,11 @@ async function recoverVolumeMeta(directory: string, entries: readonly string[]):
 function missingError(directory: string, file: string): LonghornError {
   const message = `${join(directory, file)} is missing, so part of the volume's data is. Rebuild this replica from another one, or put the file back.`
   return new LonghornError('CORRUPT', message, {path: join(directory, file)})
+}
+
+function corruptOnly(error: unknown): LonghornError {
+  if (!isKind(error, 'CORRUPT')) throw error
+  return error
 }
 
 function ignoreMissing(error: unknown): undefined {

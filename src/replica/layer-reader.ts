@@ -2,6 +2,7 @@ import {read as readFromThreadPool} from 'node:fs'
 import {readAt, readCachedAt} from '../lib/sys/positioned-io.js'
 import type {LonghornError} from '../lib/errors.js'
 import {ioFailure} from './io-failure.js'
+import {readBesideBad} from './read-back.js'
 import type {LayerFile} from './layer-file.js'
 import type {LayerStack} from './layer-stack.js'
 import {BLOCK_BYTES, NO_LAYER} from './sector-map.js'
@@ -210,11 +211,24 @@ class PendingRead {
 
   readonly #arrived = (error: unknown, bytes: number): void => {
     if (error !== null && error !== undefined) {
-      this.finish(readFailure(this.#layer, this.#runEnd - this.#done, this.offset + this.#done, error))
+      void this.#readBesideBad(this.#layer!, error)
       return
     }
     this.#done += bytes
     if (bytes === 0) this.#fill()
+    this.start()
+  }
+
+  async #readBesideBad(layer: LayerFile, failure: unknown): Promise<void> {
+    const bytes = this.#runEnd - this.#done
+    const at = this.offset + this.#done
+    try {
+      this.target.set(await readBesideBad(layer.fd, bytes, at, failure), this.targetStart + this.#done)
+    } catch (error) {
+      this.finish(readFailure(layer, bytes, at, error))
+      return
+    }
+    this.#done = this.#runEnd
     this.start()
   }
 

@@ -28,6 +28,20 @@ export async function readFromDisk(path: string, length: number, offset: number)
   return aligned.subarray(offset - start, offset - start + length)
 }
 
+/**
+ * The same of a file that is open, whatever its name is by now, after a read of it failed with `failure`: what is good beside something bad
+ * can be read in this way. Throws `failure` when it cannot, or when that was not about the disk.
+ */
+export async function readBesideBad(fd: number, length: number, offset: number, failure: unknown): Promise<Buffer> {
+  if (errnoOf(failure) !== 'EIO') throw failure
+  try {
+    return await readFromDisk(`/proc/self/fd/${fd}`, length, offset)
+  } catch {
+    // The first one says what was wrong.
+    throw failure
+  }
+}
+
 async function openDirectly(path: string): Promise<FileHandle> {
   try {
     return await open(path, constants.O_RDONLY | constants.O_DIRECT)

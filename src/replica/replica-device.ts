@@ -5,16 +5,26 @@ import {MAX_EXTENTS} from '../protocol/frame.js'
 import {DeviceReader} from './device-reader.js'
 import type {ReplicaVolume} from './replica-volume.js'
 
+const OPERATION = {
+  [OP.READ]: 'read',
+  [OP.WRITE]: 'write',
+  [OP.FLUSH]: 'flush',
+  [OP.DISCARD]: 'discard',
+  [OP.WRITE_ZEROES]: 'write-zeroes',
+  [OP.BLOCK_STATUS]: 'block status',
+  [OP.DIRECT]: 'other',
+} as const
+
 /** An open replica as a block device. What is in memory is answered during submit(), so a small request costs its system call. */
 export class ReplicaDevice implements BlockDevice {
   readonly #volume: ReplicaVolume
   readonly #reader: DeviceReader
-  /** Called with the reason of every request that failed for another reason than its range. */
-  readonly #onError: (error: unknown) => void
+  /** Called with the reason of every request that failed for another reason than its range, and what was asked for. */
+  readonly #onError: (error: unknown, operation: string) => void
   /** Called with every request that gives up space. */
   readonly #onUnmap: () => void
 
-  constructor(volume: ReplicaVolume, onError: (error: unknown) => void, onUnmap: () => void = () => undefined) {
+  constructor(volume: ReplicaVolume, onError: (error: unknown, operation: string) => void, onUnmap: () => void = () => undefined) {
     this.#volume = volume
     this.#onError = onError
     this.#reader = new DeviceReader(
@@ -62,7 +72,7 @@ export class ReplicaDevice implements BlockDevice {
     try {
       return await this.#volume.repair(data, offset)
     } catch (error) {
-      this.#onError(error)
+      this.#onError(error, 'repair')
       throw error
     }
   }
@@ -113,7 +123,7 @@ export class ReplicaDevice implements BlockDevice {
 
   #fail(io: Io, error: unknown): void {
     if (error instanceof RangeError) throw error
-    this.#onError(error)
+    this.#onError(error, OPERATION[io.op])
     io.onDone(isKind(error, 'NO_SPACE') ? ERRNO.ENOSPC : isKind(error, 'CONFLICT') ? ERRNO.ESHUTDOWN : ERRNO.EIO)
   }
 

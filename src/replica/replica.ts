@@ -2,11 +2,12 @@ import {isKind, LonghornError} from '../lib/errors.js'
 import {SnapshotHasher} from './hash/snapshot-hasher.js'
 import {LayerScrubber} from './scrub/layer-scrubber.js'
 import type {Log} from '../lib/log.js'
+import {RepeatLog} from '../lib/repeat-log.js'
 import {createReplica, makeReplicaDirectory} from './create-replica.js'
 import type {ExportHello} from '../protocol/hello.js'
 import type {DataServer, Export} from './data-server.js'
 import {DirectoryLock} from './directory-lock.js'
-import {readReplicaDirectory, type ReplicaDirectory} from './layer-chain.js'
+import {readReplicaDirectory, readVolumeMeta, type ReplicaDirectory} from './layer-chain.js'
 import {isHeadName} from './layer-names.js'
 import {writeLayerMeta} from './layer-meta-file.js'
 import {openReplica} from './open-replica.js'
@@ -22,7 +23,7 @@ import type {LayerDescription} from './rebuild/layer-description.js'
 import {openExport} from './rebuild/layer-export.js'
 import {openJoining} from './rebuild/open-joining.js'
 import {Rebuild, type RebuildRequest, type RebuildStatus} from './rebuild/rebuild.js'
-import {RecentChange} from './rebuild/rebuild-pace.js'
+import {RecentChange} from './recent-change.js'
 import {RecordKeeper} from './record-keeper.js'
 import {RestoreKeeper} from './backup/restore-record.js'
 import {layersToMark, ReplicaSettings} from './replica-settings.js'
@@ -77,6 +78,8 @@ export class Replica {
   readonly transfers = new Set<string>()
   readonly #data: DataServer
   readonly #log: Log
+  /** What may happen with every request. */
+  readonly #repeats: RepeatLog
   readonly #lock: DirectoryLock
   #session: Session | undefined
   #purge: Purge | undefined
@@ -92,6 +95,7 @@ export class Replica {
     this.#lock = lock
     this.#data = data
     this.#log = log
+    this.#repeats = new RepeatLog(log)
     this.#record = new RecordKeeper(directory, log)
     this.restores = new RestoreKeeper(directory, log)
     data.openExport = hello => this.#export(hello)
@@ -393,21 +397,23 @@ export class Replica {
       await this.hasher.close()
       await this.scrubber.settled()
     } finally {
+      this.#repeats.close()
       this.#lock.close()
     }
   }
 
   async #open(opener: Opener): Promise<void> {
-    const before = await readReplicaDirectory(this.directory)
+    // One that was lost is that of a replica which was in use.
+    const wasDirty = (await readVolumeMeta(this.directory))?.dirty ?? true
     await this.#record.settle()
     const volume = await openReplica(this.directory, {lock: this.#lock})
     if (volume.leftovers.length > 0) this.#log.warn({files: volume.leftovers}, 'removed files of an interrupted operation')
-    this.#serve({...opener, id: opener.session, volume, wasDirty: before.volume.dirty})
-    this.#log.info({sizeBytes: volume.sizeBytes, layers: volume.directory.chain.length, wasDirty: before.volume.dirty}, 'open')
+    this.#serve({...opener, id: opener.session, volume, wasDirty})
+    this.#log.info({sizeBytes: volume.sizeBytes, layers: volume.directory.chain.length, wasDirty}, 'open')
   }
 
   #serve(opened: Omit<Session, 'device'>): void {
-    const device = new ReplicaDevice(opened.volume, error => this.#ioFailed(error), () => this.#unmapped(opened.volume))
+    const device = new ReplicaDevice(opened.volume, (error, operation) => this.#ioFailed(error, operation), () => this.#unmapped(opened.volume))
     this.#session = {...opened, device}
     this.#data.serve({device, session: opened.id, strict: opened.strict})
   }
@@ -471,8 +477,9 @@ export class Replica {
     this.#data.disconnectAll(new LonghornError('CONFLICT', 'another engine has taken over this replica'))
   }
 
-  #ioFailed(error: unknown): void {
-    this.#log.error({err: error}, 'a request failed')
+  #ioFailed(error: unknown, operation: string): void {
+    const code = error instanceof LonghornError ? error.code : ''
+    this.#repeats.error(`${operation} ${code}`, {operation, err: error}, 'a request failed')
   }
 
   async #markRemoved(layer: string): Promise<void> {

@@ -24,7 +24,7 @@ t.test('leaving the scope without an end prints nothing more', async t => {
   t.equal(text(), 'rebuilding\n')
 })
 
-t.test('a terminal that has no width gets lines, too', {timeout: 10_000}, async t => {
+t.test('a terminal that has no width gets lines, too', {timeout: 60_000}, async t => {
   const {stream, text} = logFile()
   Object.assign(stream, {isTTY: true, columns: 0})
   const progress = await startProgress('rebuilding', stream)

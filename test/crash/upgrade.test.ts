@@ -1,6 +1,6 @@
 // A new engine takes the place of a running one, under a load that knows what it has been promised.
 import {spawn, type ChildProcess} from 'node:child_process'
-import {on, once} from 'node:events'
+import {once} from 'node:events'
 import {existsSync, readFileSync} from 'node:fs'
 import {join} from 'node:path'
 import {setTimeout as delay} from 'node:timers/promises'
@@ -64,7 +64,7 @@ class System {
   /** Has a new engine take over; resolves when the old one has ended. */
   async upgrade(listen = '127.0.0.1:0', from = ['--upgrade-from', this.control.replace('tcp://', '')]): Promise<number> {
     const before = this.engine
-    const {daemon, ready} = await startDaemon(this.t, ['engine', this.volume, '--size', `${SIZE_BYTES}`, '--listen', listen, '--upgrade', ...from])
+    const {daemon, ready} = await startDaemon(this.t, ['engine', this.volume, '--size', `${SIZE_BYTES}`, '--listen', listen, '--engine-replica-timeout', '60', '--upgrade', ...from])
     this.engine = daemon
     this.control = ready.control!
     this.t.same(await before.exited, [0, null], 'the old engine has ended')
@@ -84,11 +84,11 @@ class System {
   }
 
   get engineFlags(): string[] {
-    return ['engine', this.volume, '--size', `${SIZE_BYTES}`, '--listen', '127.0.0.1:0']
+    return ['engine', this.volume, '--size', `${SIZE_BYTES}`, '--listen', '127.0.0.1:0', '--engine-replica-timeout', '60']
   }
 
   async endAll(): Promise<void> {
-    if (!this.t.same(await this.engine.end('SIGTERM'), [0, null], 'the engine ends in order')) this.t.comment(this.engine.stderr.slice(-15).join('\n'))
+    if (!this.t.same(await this.engine.end('SIGTERM'), [0, null], 'the engine ends in order')) this.t.comment(this.engine.lastLines)
     for (const {daemon} of this.replicas) await daemon.end('SIGTERM')
   }
 }
@@ -156,8 +156,9 @@ t.test('an old engine that dies while it hands over: the new one goes on, or sta
     load.start(32)
     await load.progress(100)
     const before = system.engine
+    const handingOver = before.says('handing over to another engine')
     const next = system.begin()
-    await said(before, 'handing over to another engine')
+    await handingOver
     if (round % 2 === 1) await delay(random.below(10))
     before.signal('SIGKILL')
     await next
@@ -194,11 +195,6 @@ t.test('what cannot be: another volume, other replicas, another frontend', async
 async function ended(child: ChildProcess): Promise<{signal: NodeJS.Signals | null}> {
   const [, signal] = (await once(child, 'exit')) as [number | null, NodeJS.Signals | null]
   return {signal}
-}
-
-/** Resolves when a process has written this to stderr. */
-async function said({child}: Daemon, text: string): Promise<void> {
-  for await (const [chunk] of on(child.stderr!, 'data')) if (String(chunk).includes(text)) return
 }
 
 async function refused(t: Test, args: readonly string[], why: RegExp): Promise<void> {

@@ -88,6 +88,28 @@ t.test('calls that come while it stops or starts take their turn', async t => {
   }
 })
 
+t.test('a device that does not grow with its volume', async t => {
+  const folder = shortDir(t)
+  const replicas = await runReplicas(t, folder, 1)
+  const listen = {kind: 'unix', path: join(folder, 'vol.sock')} as const
+  let able = false
+  const resize = async (): Promise<void> => {
+    if (!able) throw new Error('attach it again')
+  }
+  const kind = {...socketFrontend, open: async (options: Parameters<typeof socketFrontend.open>[0]) => Object.assign(await socketFrontend.open({...options, listen}), {resize})}
+  const {address} = await runEngine(t, engineOptions(replicas, {frontends: [kind]}))
+  const rpc = connect(ControllerServiceDefinition, {peer: 'engine', address})
+  t.teardown(() => rpc.destroy())
+  await rpc.volumeFrontendStart({frontend: 'socket'})
+  const deviceNotice = `${listen.path} still has its old size: attach it again`
+  t.match(await rpc.volumeExpand({size: BigInt(2 * SIZE_BYTES)}), {size: BigInt(2 * SIZE_BYTES), deviceNotice}, 'the volume has grown')
+  t.match(await rpc.volumeExpand({size: BigInt(2 * SIZE_BYTES)}), {deviceNotice}, 'it is still so')
+  await rpc.volumeFrontendShutdown()
+  t.match(await rpc.volumeFrontendStart({frontend: 'socket'}), {deviceNotice: ''}, 'made anew it has the size of the volume')
+  able = true
+  t.match(await rpc.volumeExpand({size: BigInt(3 * SIZE_BYTES)}), {size: BigInt(3 * SIZE_BYTES), deviceNotice: ''})
+})
+
 t.test('another volume is meant', async t => {
   const {engine, rpc} = await rig(t)
   t.ok(engine)

@@ -41,7 +41,7 @@ async function refused(t: Test, {replicas}: Rig, options: EngineServerOptions, e
     engine = await startEngineServer(options)
   }, error)
   await engine?.close()
-  t.ok(performance.now() - started < 10_000, 'it did not take long')
+  t.ok(performance.now() - started < 30_000, 'it did not take long')
   t.same(replicas.map(({directory}) => directoryState(directory)), states, 'no file has changed')
   for (const {rpc} of replicas) t.match((await rpc.replicaGet()).replica?.state, /^(closed|error|initial)$/)
   await until(async () => (await openDescriptors()) <= descriptors + 2, 'nothing is left open')
@@ -237,7 +237,7 @@ t.test('a clean stop', async t => {
   const replicas = await runReplicas(t, folder, 3)
   const path = join(folder, 'vol.sock')
   const {engine, close} = await startEngineServer(engineOptions(replicas, {frontend: 'socket', frontendListen: {kind: 'unix', path}}))
-  t.same(engine.frontend, {name: 'socket', endpoint: path})
+  t.same(engine.frontend, {name: 'socket', endpoint: path, notice: ''})
   const initiator = new FramePeer(await dial({kind: 'unix', path}))
   for (let sequence = 0; sequence < 200; sequence++) {
     initiator.send({sequence, type: FRAME.WRITE, offset: BigInt((sequence * 54_321) % (SIZE_BYTES - 20_000)), payload: Buffer.alloc(100 + sequence * 97, sequence)})

@@ -122,17 +122,17 @@ t.test('what is counted', async t => {
   const {volume} = server.engine
   const zeros = {readThroughput: 0n, writeThroughput: 0n, readLatency: 0n, writeLatency: 0n, readIOPS: 0n, writeIOPS: 0n}
   t.match(await rpc.metricsGet(), {metrics: zeros})
+  let metrics = (await rpc.metricsGet()).metrics
   await until(
     async () => {
       await write(volume, 0, Buffer.alloc(8192, 1))
       await read(volume, 0, 4096)
-      const {metrics} = await rpc.metricsGet()
+      metrics = (await rpc.metricsGet()).metrics
       return metrics!.readIOPS > 0n && metrics!.writeIOPS > 0n && metrics!.readThroughput === metrics!.readIOPS * 4096n && metrics!.writeThroughput === metrics!.writeIOPS * 8192n
     },
     'a second with reads and writes',
     60_000,
   )
-  const {metrics} = await rpc.metricsGet()
   t.ok(metrics!.readLatency > 0n && metrics!.writeLatency > 0n)
   await until(async () => (await rpc.metricsGet()).metrics!.readIOPS === 0n, 'a second without', 60_000)
 })
@@ -141,7 +141,7 @@ t.test('the requests in flight, to the log', async t => {
   const {rpc, server, lines} = await rig(t)
   const {volume} = server.engine
   await rpc.journalList()
-  t.match(lines.at(-1), {msg: 'journal', inFlight: 0, atReplicas: 0})
+  t.match(lines.findLast(({msg}) => msg === 'journal'), {inFlight: 0, atReplicas: 0})
   await t.rejects(rpc.journalList({limit: -1n}), {code: 'LH_USAGE'})
   // Asked in the turn in which the writes begin: none of them has been answered yet.
   const {log, lines: journal} = memoryLog()

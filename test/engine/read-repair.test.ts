@@ -97,6 +97,27 @@ t.test('blocks of a snapshot are left to scrub', async t => {
   t.same(fake.volume.repairs.counts, {repaired: 1, frozen: 1, failed: 0})
 })
 
+t.test('blocks of a snapshot that are read again and again: one line, one repair, one word to scrub', async t => {
+  const fake = await oneBad(t, [5])
+  const {device} = fake.replicas[0]!
+  device.frozenBlocks.add(5)
+  let told = 0
+  fake.volume.repairs.onFrozen = () => told++
+  for (let count = 0; count < 200; count++) {
+    t.same(await read(fake.volume, 5 * BLOCK + count, 1), pattern.at(5 * BLOCK + count, 1))
+    await until(() => fake.volume.repairs.idle, 'nothing is under way')
+  }
+  t.equal(told, 1)
+  t.equal(device.repairs, 1)
+  t.same(fake.volume.repairs.counts, {repaired: 0, frozen: 1, failed: 0})
+  fake.volume.close()
+  t.match(
+    fake.lines.filter(({replica}) => replica === 'tcp://127.0.0.1:10000'),
+    [{msg: 'read failed on a replica', offset: 5 * BLOCK}, {msg: 'what could not be read lies in a snapshot'}, {msg: 'read failed on a replica', times: 199}],
+  )
+  t.equal(fake.lines.length, 3)
+})
+
 t.test('bad on all replicas: the initiator gets the error, nobody is dropped', async t => {
   const fake = await oneBad(t, [7])
   fake.replicas[1]!.device.badBlocks.add(7)

@@ -47,9 +47,13 @@ t.test('a new replica, with snapshots below', async t => {
   await fill(engine, 5, 4)
   for (const snapshot of ['a', 'b', undefined]) t.same(await numbers(two!, snapshot), await numbers(one!, snapshot), `${snapshot}`)
   t.match(await two!.rpc.replicaGet(), {replica: {state: 'dirty', rebuilding: false}})
-  const [first, second] = await Promise.all([one!, two!].map(async replica => (await replica.rpc.replicaGet()).replica!))
-  t.same(second!.chain.length, first!.chain.length)
-  t.same([...second!.disks.keys()].filter(name => !name.includes('head')).sort(), [...first!.disks.keys()].filter(name => !name.includes('head')).sort())
+  const snapshots = async ({rpc}: RunningReplica): Promise<string> => {
+    const {chain} = (await rpc.replicaGet()).replica!
+    return chain.filter(name => !name.includes('head')).join()
+  }
+  // Each gives back the space of what the rebuild has left in its own time.
+  await until(async () => (await snapshots(one!)) === (await snapshots(two!)), 'they have the same layers')
+  t.match(await snapshots(two!), /volume-snap-b\.img,volume-snap-a\.img$/)
   t.equal((await read(engine.volume, 5 * BLOCK, 4)).readUInt32LE(), 4)
 })
 
@@ -134,7 +138,6 @@ t.test('after the engine was killed the replicas are made the same', async t => 
   // As if a write had reached only one of them.
   const second = await runEngine(t, engineOptions([one!, two!]))
   // The engine before may have gone on with one of them for a moment: then the other is to be rebuilt.
-  t.equal(second.engine.replicas.filter(({mode}) => mode === 'RW').length, 1)
   await until(() => second.engine.rebuilds.length === 1, 'a rebuild has begun')
   await rebuilt(second.engine, second.engine.rebuilds[0]!.address)
   t.same(second.engine.replicas.map(({mode}) => mode), ['RW', 'RW'])

@@ -153,8 +153,8 @@ t.test('a range that a read found to be bad is healed in the snapshots', async t
 t.test('cancelled, and then again', async t => {
   const {replicas, rpc} = await rig(t, 3)
   damage(replicas[1]!, 'a', 2)
-  await rpc.volumeScrub({})
-  await t.rejects(rpc.volumeScrub({}), {code: 'LH_BUSY'})
+  const both = await Promise.allSettled([rpc.volumeScrub({}), rpc.volumeScrub({})])
+  t.match(both, [{status: 'fulfilled'}, {status: 'rejected', reason: {code: 'LH_BUSY'}}])
   await rpc.volumeScrubCancel({})
   await until(async () => (await rpc.volumeScrubStatus({})).state !== 'in_progress', 'it has ended')
   t.match(await scrub(rpc), {state: 'complete'})

@@ -52,7 +52,7 @@ t.test('add-replica on an engine of ours, also after a rebuild that was cut shor
   t.match(await rpc.replicaGet(), {replica: {rebuilding: true}})
   const controller = connect(ControllerServiceDefinition, {peer: 'engine', address})
   t.teardown(() => controller.destroy())
-  const request = {address: two!.address, instanceName: '', volumeName: undefined, sizeBytes: SIZE_BYTES, currentSizeBytes: SIZE_BYTES, fastSync: true, fileTimeoutS: 5, totalTimeoutS: 60}
+  const request = {address: two!.address, instanceName: '', volumeName: undefined, sizeBytes: SIZE_BYTES, currentSizeBytes: SIZE_BYTES, fastSync: true, fileTimeoutS: 60, totalTimeoutS: 60}
   await addReplica(controller, request, new AbortController().signal)
   t.same(engine.replicas.map(({mode}) => mode), ['RW', 'RW'])
   t.ok((await replicaImage(two!.directory)).equals(await replicaImage(one!.directory)))

@@ -231,14 +231,14 @@ t.test('an answer that makes no sense costs a replica its place and the initiato
 
 t.test('a replica that says nothing', async t => {
   t.test('is dropped in time, and what it was asked goes on without it', async t => {
-    const fake = fakeVolume(t, {replicas: 2, timeoutMs: 300})
+    const fake = fakeVolume(t, {replicas: 2, timeoutMs: 1000})
     fake.replicas[0]!.device.mode = 'held'
     const started = performance.now()
     const all = [...everyChange(fake.volume), ...Array.from({length: 4}, () => submit(fake.volume, OP.READ, 0, 100))]
     t.same(await answers(all), new Array(9).fill(0))
     const took = performance.now() - started
-    t.ok(took > 250 && took < 5000, `${Math.round(took)} ms`)
-    t.match(fake.dropped, [{address: 'tcp://127.0.0.1:10000', reason: {code: 'LH_TIMEOUT', message: /no answer for 300 ms$/}}])
+    t.ok(took > 950 && took < 30_000, `${Math.round(took)} ms`)
+    t.match(fake.dropped, [{address: 'tcp://127.0.0.1:10000', reason: {code: 'LH_TIMEOUT', message: /no answer for 1000 ms$/}}])
     // What it still says is of no interest.
     fake.replicas[0]!.device.release()
     t.match(await write(fake.volume, 0, Buffer.alloc(1)), {error: 0})
@@ -250,7 +250,7 @@ t.test('a replica that says nothing', async t => {
     const started = performance.now()
     t.match(await write(fake.volume, 0, Buffer.alloc(1)), {error: ERRNO.EIO})
     const took = performance.now() - started
-    t.ok(took > 2300 && took < 8000, `${Math.round(took)} ms`)
+    t.ok(took > 2300 && took < 30_000, `${Math.round(took)} ms`)
     t.match(fake.dropped, [{reason: {message: /no answer for 2400 ms$/}}])
   })
 
@@ -263,7 +263,7 @@ t.test('a replica that says nothing', async t => {
 })
 
 t.test('one read that is never answered costs one replica its place, and not those it is tried on next', async t => {
-  const fake = fakeVolume(t, {replicas: 3, timeoutMs: 400})
+  const fake = fakeVolume(t, {replicas: 3, timeoutMs: 1000})
   const [first] = fake.replicas
   first!.device.mode = 'held'
   const io = submit(fake.volume, OP.READ, 0, 4096)
@@ -278,7 +278,7 @@ t.test('one read that is never answered costs one replica its place, and not tho
   }
   t.match(await io.answered, {error: 0})
   t.same(modes(fake), ['ERR', 'RW', 'RW'])
-  t.match(fake.dropped, [{reason: {code: 'LH_TIMEOUT', message: /a request has waited for 1600 ms$/}}])
+  t.match(fake.dropped, [{reason: {code: 'LH_TIMEOUT', message: /a request has waited for 4000 ms$/}}])
 })
 
 t.test('a flush that takes longer than the time-out', {todo: 'a slow disk looks like a dead replica: nobody asks whether it is there'}, async t => {
@@ -292,11 +292,11 @@ t.test('a flush that takes longer than the time-out', {todo: 'a slow disk looks 
 })
 
 t.test('when it is this process that stood still, the replicas are not to blame', async t => {
-  const fake = fakeVolume(t, {replicas: 2, timeoutMs: 300})
+  const fake = fakeVolume(t, {replicas: 2, timeoutMs: 2000})
   const io = submitWrite(fake.volume, 0, pattern.at(0, 4096))
   // A machine that was suspended, or a debugger: answers may be waiting when it goes on.
   const forever = new Int32Array(new SharedArrayBuffer(4))
-  Atomics.wait(forever, 0, 0, 2500)
+  Atomics.wait(forever, 0, 0, 4500)
   t.match(await io.answered, {error: 0})
   await new Promise(resolve => setTimeout(resolve, 1200))
   t.same(modes(fake), ['RW', 'RW'])

@@ -271,7 +271,7 @@ t.test('a server that comes back is found again', async t => {
   await first.server.close()
   await t.rejects(client.replicaGet(), {code: 'LH_UNREACHABLE'})
   await serve(t, {services, listen: first.address})
-  const deadline = performance.now() + 10_000
+  const deadline = performance.now() + 60_000
   for (;;) {
     try {
       t.match(await client.replicaGet(), closedReplica)

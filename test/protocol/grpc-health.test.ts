@@ -69,9 +69,9 @@ t.test('watch', async t => {
   })
 
   await t.test('ends with its deadline', async t => {
-    const stream = client.watch({}, {timeoutMs: 50})
+    const stream = client.watch({}, {timeoutMs: 1000})
     await stream.next()
-    await t.rejects(stream.next(), {code: 'LH_TIMEOUT', message: /Watch took longer than 0\.05 s$/})
+    await t.rejects(stream.next(), {code: 'LH_TIMEOUT', message: /Watch took longer than 1 s$/})
   })
 
   await t.test('does not keep a server from closing', async t => {
@@ -80,7 +80,7 @@ t.test('watch', async t => {
     const next = stream.next().catch((error: unknown) => error)
     const start = performance.now()
     await server.close(60_000)
-    t.ok(performance.now() - start < 10_000)
+    t.ok(performance.now() - start < 30_000)
     t.match(await next, {code: 'LH_UNREACHABLE', text: 'server is closing'})
   })
 })

@@ -211,7 +211,7 @@ t.test('what keeps it from starting', async t => {
     const before = directoryState(directory)
     const started = performance.now()
     await t.rejects(start({directory, sizeBytes: 2 * SIZE_BYTES}), {code: 'LH_CONFLICT', message: /holds a replica of 4194304 bytes/})
-    t.ok(performance.now() - started < 5000)
+    t.ok(performance.now() - started < 30_000)
     t.same(directoryState(directory), before)
   })
 

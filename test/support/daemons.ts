@@ -5,16 +5,18 @@ import {fileURLToPath} from 'node:url'
 import type {Test} from 'tap'
 
 const LONGHORN = fileURLToPath(new URL('../../../bin/longhorn', import.meta.url))
-const KEPT_LINES = 200
+/** Of an error message. */
+const MOST_LINES = 200
 const START_TIMEOUT_MS = 60_000
 
 /** A process of ours, run by the real binary. Whatever becomes of the test, it is ended. */
 export class Daemon {
-  /** The last lines it has written to stderr. */
+  /** All that it has written to stderr, so that what is looked for cannot have scrolled away. */
   readonly stderr: string[] = []
   /** Exit code and signal, once it has ended. */
   readonly exited: Promise<readonly [number | null, NodeJS.Signals | null]>
   #running = true
+  readonly #awaited = new Set<{readonly text: string; readonly heard: () => void}>()
 
   constructor(
     readonly args: readonly string[],
@@ -26,10 +28,35 @@ export class Daemon {
         resolve([code, signal])
       })
     })
-    createInterface({input: child.stderr!}).on('line', line => {
-      this.stderr.push(line)
-      if (this.stderr.length > KEPT_LINES) this.stderr.shift()
-    })
+    createInterface({input: child.stderr!}).on('line', line => this.#heard(line))
+  }
+
+  /** It has written a line with this. */
+  said(text: string): boolean {
+    return this.stderr.some(line => line.includes(text))
+  }
+
+  /** Resolves when it has written a line with this, in the moment that it does. Throws when it ends without. */
+  async says(text: string): Promise<void> {
+    if (this.said(text)) return
+    const heard = new Promise<boolean>(resolve => this.#awaited.add({text, heard: () => resolve(true)}))
+    // What it has written is read to its end.
+    const closed = new Promise<boolean>(resolve => this.child.once('close', () => resolve(false)))
+    if (!(await Promise.race([heard, closed]))) throw new Error(`longhorn ${this.args[0]} ended without saying "${text}":\n${this.lastLines}`)
+  }
+
+  #heard(line: string): void {
+    this.stderr.push(line)
+    for (const one of this.#awaited) {
+      if (!line.includes(one.text)) continue
+      this.#awaited.delete(one)
+      one.heard()
+    }
+  }
+
+  /** The last lines it has written to stderr, for messages. */
+  get lastLines(): string {
+    return this.stderr.slice(-MOST_LINES).join('\n')
   }
 
   get running(): boolean {
@@ -45,7 +72,7 @@ export class Daemon {
   }
 
   /** Sends a signal and waits for the end. Kills it after `timeoutMs`, and throws. */
-  async end(signal: NodeJS.Signals, timeoutMs = 30_000): Promise<readonly [number | null, NodeJS.Signals | null]> {
+  async end(signal: NodeJS.Signals, timeoutMs = 60_000): Promise<readonly [number | null, NodeJS.Signals | null]> {
     this.signal(signal)
     let late = false
     const timer = setTimeout(() => {
@@ -54,7 +81,7 @@ export class Daemon {
     }, timeoutMs)
     const result = await this.exited
     clearTimeout(timer)
-    if (late) throw new Error(`longhorn ${this.args[0]} did not end within ${timeoutMs} ms of ${signal}:\n${this.stderr.join('\n')}`)
+    if (late) throw new Error(`longhorn ${this.args[0]} did not end within ${timeoutMs} ms of ${signal}:\n${this.lastLines}`)
     return result
   }
 
@@ -80,7 +107,7 @@ export async function startDaemon(t: Test, args: readonly string[], prefix: read
   })
   const output = createInterface({input: child.stdout})
   const ready = await new Promise<Record<string, string>>((resolve, reject) => {
-    const fail = (what: string): void => reject(new Error(`longhorn ${args.join(' ')} ${what}:\n${daemon.stderr.join('\n')}`))
+    const fail = (what: string): void => reject(new Error(`longhorn ${args.join(' ')} ${what}:\n${daemon.lastLines}`))
     const timer = setTimeout(() => fail(`was not ready within ${START_TIMEOUT_MS} ms`), START_TIMEOUT_MS)
     const lines: string[] = []
     output.on('line', line => {
@@ -114,6 +141,14 @@ export interface EngineProcessOptions {
   readonly prefix?: readonly string[]
 }
 
+/** Where a test does not say otherwise: a disk that others keep busy may take long to flush, and is not to be taken for a dead one. */
+const PATIENCE = ['--engine-replica-timeout', '60'] as const
+
+/** As an engine is to be started that is not given another time-out. */
+export function patient(flags: readonly string[]): readonly string[] {
+  return flags.includes(PATIENCE[0]) ? flags : [...flags, ...PATIENCE]
+}
+
 /** An engine process of volume `vol` with the `socket` frontend. */
 export async function startEngine(t: Test, {sizeBytes, replicas, socket, more = [], prefix = []}: EngineProcessOptions): Promise<{daemon: Daemon; address: string}> {
   const {daemon, ready} = await startDaemon(t, [
@@ -128,7 +163,7 @@ export async function startEngine(t: Test, {sizeBytes, replicas, socket, more = 
     'socket',
     '--frontend-listen',
     `unix:${socket}`,
-    ...more,
+    ...patient(more),
   ], prefix)
   return {daemon, address: ready.control!}
 }

@@ -54,7 +54,7 @@ export class FramePeer {
   }
 
   /** The next frame that arrives. Throws when the connection ends before. */
-  async next(timeoutMs = 10_000): Promise<Frame> {
+  async next(timeoutMs = 60_000): Promise<Frame> {
     const deadline = performance.now() + timeoutMs
     for (;;) {
       const frame = this.#frames.shift()
@@ -65,7 +65,7 @@ export class FramePeer {
   }
 
   /** Waits for the end of the connection; frames that come before are dropped. */
-  async end(timeoutMs = 10_000): Promise<void> {
+  async end(timeoutMs = 60_000): Promise<void> {
     const deadline = performance.now() + timeoutMs
     while (!this.ended) await this.#change(deadline - performance.now())
   }

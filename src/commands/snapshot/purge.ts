@@ -7,6 +7,8 @@ import {connectSyncAgent, withReplicas} from '../../cli/volume-snapshots.js'
 import {isKind, LonghornError} from '../../lib/errors.js'
 
 const POLL_MS = 500
+/** A rebuild that has just ended lets go of the layers soon. */
+const BUSY_MS = 10_000
 
 interface Purged {
   readonly replicas: readonly {readonly address: string; readonly state: string; readonly error: string}[]
@@ -28,12 +30,27 @@ not the purge. Snapshots that the system took for itself are removed as well.`
     return withReplicas(engine, flags.volume, this.signal, async replicas => {
       const agents = replicas.map(({address}) => ({address, rpc: connectSyncAgent(address, flags.volume)}))
       try {
-        for (const {rpc} of agents) await rpc.snapshotPurge({}, {signal: this.signal}).catch(ignoreRunning)
+        for (const {rpc} of agents) await this.#begin(rpc)
         return await this.#wait(agents)
       } finally {
         for (const {rpc} of agents) rpc.destroy()
       }
     })
+  }
+
+  /** A purge that somebody else has asked for will do. Throws BUSY when the layers are needed for something else, and still are after a while. */
+  async #begin(rpc: ReturnType<typeof connectSyncAgent>): Promise<void> {
+    for (const deadline = performance.now() + BUSY_MS; ; ) {
+      try {
+        await rpc.snapshotPurge({}, {signal: this.signal})
+        return
+      } catch (error) {
+        if (!isKind(error, 'BUSY')) throw error
+        if ((await rpc.snapshotPurgeStatus({}, {signal: this.signal})).isPurging) return
+        if (performance.now() > deadline) throw error
+        await sleep(POLL_MS, undefined, {signal: this.signal})
+      }
+    }
   }
 
   async #wait(agents: readonly {address: string; rpc: ReturnType<typeof connectSyncAgent>}[]): Promise<Purged> {
@@ -51,9 +68,4 @@ not the purge. Snapshots that the system took for itself are removed as well.`
       return {replicas: states.map(({address, state, error}) => ({address, state, error}))}
     }
   }
-}
-
-/** Somebody else has asked for it: then this waits for that. */
-function ignoreRunning(error: unknown): void {
-  if (!isKind(error, 'BUSY')) throw error
 }

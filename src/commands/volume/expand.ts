@@ -8,7 +8,8 @@ export default class VolumeExpand extends BaseCommand {
   static override summary = 'Make a volume larger while it is being used.'
 
   static override description = `All replicas become larger at the same moment; what is new reads as zeros. iSCSI initiators are told and rescan, NBD clients
-see it when they connect again. A file system on it then has to be made larger, for example with resize2fs or xfs_growfs.
+see it when they connect again. A device that the engine has made by way of nbdfuse keeps its size until it is made anew: this command says so.
+A file system on it then has to be made larger, for example with resize2fs or xfs_growfs.
 A volume never becomes smaller.`
 
   static override examples = ['<%= config.bin %> <%= command.id %> 20g', '<%= config.bin %> <%= command.id %> 20g --engine 10.0.0.5:9501']
@@ -17,11 +18,14 @@ A volume never becomes smaller.`
 
   static override flags = {...engineFlags, ...volumeFlag}
 
-  async run(): Promise<{name: string; size: number}> {
+  async run(): Promise<{name: string; size: number; deviceNotice: string}> {
     const {args, flags} = await this.parse(VolumeExpand)
     await using engine = connectEngine(flags.engine, flags.volume)
-    const {name, size} = await engine.volumeExpand({size: BigInt(parseSize(args.size))}, {signal: this.signal})
+    const {name, size, deviceNotice} = await engine.volumeExpand({size: BigInt(parseSize(args.size))}, {signal: this.signal})
     this.log(`${name} has ${formatSize(size)} (${size} bytes)`)
-    return {name, size: Number(size)}
+    if (deviceNotice !== '') {
+      this.logToStderr(`${deviceNotice}\nwhile nobody uses it: longhorn frontend shutdown, then longhorn frontend start blockdev`)
+    }
+    return {name, size: Number(size), deviceNotice}
   }
 }

@@ -110,6 +110,8 @@ class SocketFrontend implements Frontend {
     const deadline = performance.now() + graceMs
     for (const connection of this.#connections) connection.stopReading()
     while (performance.now() < deadline && [...this.#connections].some(isBusy)) await delay(POLL_MS)
+    const late = [...this.#connections].filter(isBusy).length
+    if (graceMs > 0 && late > 0) this.#log.warn({connections: late}, `socket: initiators cut off after ${graceMs} ms`)
     for (const connection of [...this.#connections]) connection.close()
   }
 }

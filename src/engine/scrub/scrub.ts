@@ -1,5 +1,6 @@
 import {LonghornError, messageOf} from '../../lib/errors.js'
 import type {Log} from '../../lib/log.js'
+import {RepeatLog} from '../../lib/repeat-log.js'
 import {FEATURE} from '../../protocol/frame.js'
 import {REGION_BYTES} from '../../protocol/scrub-units.js'
 import type {ReplicaLink} from '../replica-link.js'
@@ -36,6 +37,7 @@ const MOST_WANTED = 256
 /** Compares the frozen layers of a volume's replicas while it is used, and heals what differs. One run at a time. */
 export class Scrub {
   readonly #host: ScrubHost
+  readonly #repeats: RepeatLog
   #status: ScrubStatus = {state: '', progress: 0, error: '', findings: [], found: 0, healed: 0, layers: 0}
   #abort = new AbortController()
   #running: Promise<void> = Promise.resolve()
@@ -45,6 +47,7 @@ export class Scrub {
 
   constructor(host: ScrubHost) {
     this.#host = host
+    this.#repeats = new RepeatLog(host.log)
   }
 
   get status(): ScrubStatus {
@@ -90,7 +93,7 @@ export class Scrub {
       this.#wanted++
       this.#running = this.#running
         .then(() => this.#withAgents(this.#abort.signal, agents => this.#region(agents, region, link)))
-        .catch((error: unknown) => this.#host.log.warn({replica: link.address, region, reason: messageOf(error)}, 'what could not be read in a snapshot was not healed'))
+        .catch((error: unknown) => this.#repeats.warn(link.address, {replica: link.address, region, reason: messageOf(error)}, 'what could not be read in a snapshot was not healed'))
         .finally(() => this.#wanted--)
     }
   }
@@ -111,6 +114,7 @@ export class Scrub {
   async close(): Promise<void> {
     this.#abort.abort(new LonghornError('INTERRUPTED', 'the engine is shutting down'))
     await this.#running
+    this.#repeats.close()
   }
 
   async #withAgents(signal: AbortSignal, use: (agents: readonly LayerAgent[]) => Promise<void>): Promise<void> {
@@ -178,8 +182,8 @@ export class Scrub {
   }
 
   #report({healed, ...finding}: Finding): void {
-    if (healed) this.#host.log.warn(finding, 'a snapshot differed and was healed')
-    else this.#host.log.error(finding, 'a snapshot differs and was not healed')
+    if (healed) this.#repeats.warn(finding.replica, finding, 'a snapshot differed and was healed')
+    else this.#repeats.error(finding.replica, finding, 'a snapshot differs and was not healed')
   }
 }
 

@@ -3,6 +3,7 @@ import {setTimeout as sleep} from 'node:timers/promises'
 import {errnoOf, LonghornError, messageOf} from '../../lib/errors.js'
 import {punchHoleSync} from '../../lib/sys/fallocate.js'
 import type {ExtentScanner} from '../../lib/sys/file-extents.js'
+import {readBesideBad} from '../read-back.js'
 
 /** Bytes [offset, offset+length) of a file. */
 export interface Range {
@@ -19,9 +20,9 @@ const LONGEST_PAUSE_MS = 1000
 
 /** Keeps a background copy to a share of the time, and ends it when it is told to. */
 export class Pace {
-  /** `share`: of the time that it may be at work, 0 to 1. */
+  /** `share`: of the time that it may be at work, over 0 to 1; asked after each piece where it changes. */
   constructor(
-    readonly share: number,
+    readonly share: number | (() => number),
     readonly signal: AbortSignal,
   ) {}
 
@@ -31,7 +32,8 @@ export class Pace {
     const before = performance.now()
     const result = await work()
     const spentMs = performance.now() - before
-    const pauseMs = Math.min(LONGEST_PAUSE_MS, spentMs / this.share - spentMs)
+    const share = typeof this.share === 'number' ? this.share : this.share()
+    const pauseMs = Math.min(LONGEST_PAUSE_MS, spentMs / share - spentMs)
     // What ends the pause early is looked at by the next piece.
     if (pauseMs >= 1) await sleep(pauseMs, undefined, {signal: this.signal}).catch(() => undefined)
     return result
@@ -135,6 +137,16 @@ async function copyInChunks(
 
 /** Up to the end of the file; the bytes read. */
 async function readFully(file: FileHandle, into: Buffer, bytes: number, offset: number): Promise<number> {
+  try {
+    return await readCached(file, into, bytes, offset)
+  } catch (error) {
+    // Something bad beside it may be hidden by a layer above: nobody needs it, and scrub leaves it as it is.
+    into.set(await readBesideBad(file.fd, bytes, offset, error))
+    return bytes
+  }
+}
+
+async function readCached(file: FileHandle, into: Buffer, bytes: number, offset: number): Promise<number> {
   let done = 0
   while (done < bytes) {
     const {bytesRead} = await file.read(into, done, bytes - done, offset + done)

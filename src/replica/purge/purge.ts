@@ -6,6 +6,7 @@ import {punchHole} from '../../lib/sys/fallocate.js'
 import {ioFailure} from '../io-failure.js'
 import type {Layer} from '../layer-chain.js'
 import {writeLayerMeta} from '../layer-meta-file.js'
+import {RecentChange} from '../recent-change.js'
 import type {ReplicaVolume} from '../replica-volume.js'
 import {dataIn, Pace, overlaps, WINDOW_BYTES, type Range} from './copy-data.js'
 import {LayerMerge, removeLayerFiles} from './merge-layers.js'
@@ -24,6 +25,8 @@ export type Exclusive = <T>(step: () => Promise<T>) => Promise<T>
 
 /** The share of the time that copying may take: the volume is being used meanwhile. */
 const SHARE = 0.5
+/** The same while it is being written. */
+const SHARE_WHEN_BUSY = 0.2
 
 /**
  * Gives back the space of removed snapshots, and of those that the system took for itself, while the volume is being read
@@ -34,12 +37,14 @@ export class Purge {
   readonly #exclusive: Exclusive
   readonly #log: Log
   readonly #abort = new AbortController()
-  readonly #pace = new Pace(SHARE, this.#abort.signal)
+  readonly #pace: Pace
   #status: PurgeStatus = {state: 'in_progress', progress: 0, error: ''}
   #running: Promise<void> = Promise.resolve()
 
   private constructor(volume: ReplicaVolume, exclusive: Exclusive, log: Log) {
     this.#volume = volume
+    const busy = new RecentChange(() => volume.changes)
+    this.#pace = new Pace(() => (busy.seen() ? SHARE_WHEN_BUSY : SHARE), this.#abort.signal)
     this.#exclusive = exclusive
     this.#log = log
   }

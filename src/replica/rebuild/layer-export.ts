@@ -3,6 +3,7 @@ import {join} from 'node:path'
 import {Cleanup} from '../../lib/cleanup.js'
 import {LonghornError} from '../../lib/errors.js'
 import type {Log} from '../../lib/log.js'
+import {RepeatLog} from '../../lib/repeat-log.js'
 import {scannerFor} from '../../lib/sys/file-extents.js'
 import {ERRNO, inRange, OP, type BlockDevice, type Extent, type Io} from '../../protocol/block-device.js'
 import {MAX_EXTENTS} from '../../protocol/frame.js'
@@ -26,9 +27,11 @@ export async function openExport(directory: string, hello: ExportHello, log: Log
   undo.defer(() => view.close())
   const digest = hello.kind === 'layer' ? await openDigest(directory, layer, view.sizeBytes, hello.digestKey) : undefined
   undo.move()
-  const device = new ExportDevice(view.reader, view.sizeBytes, error => log.error({err: error, layer}, 'reading a layer failed'), digest?.digest)
+  const repeats = new RepeatLog(log)
+  const device = new ExportDevice(view.reader, view.sizeBytes, error => repeats.error(layer, {err: error, layer}, 'reading a layer failed'), digest?.digest)
   const close = (): void => {
     device.close()
+    repeats.close()
     void closeAll(view, digest, log)
   }
   return {device, close}

@@ -98,7 +98,8 @@ export class LayerScrubber {
 
   /**
    * Rewrites blocks of a layer, durably, and reads them back. `expected` is the digest of each as it is, zeros for one that cannot be
-   * read. CONFLICT when one is something else, or is not held by the layer: nothing is changed then. BUSY during a purge, IO, NO_SPACE.
+   * read: that may also lie in a removed layer below. CONFLICT when one is something else, or is not held by the layer: nothing is
+   * changed then. BUSY during a purge, IO, NO_SPACE.
    */
   heal(layer: string, offset: number, data: Buffer, expected: Buffer): Promise<void> {
     const healed = this.#healing.then(() => this.#heal(layer, offset, data, expected))
@@ -112,30 +113,44 @@ export class LayerScrubber {
     const volume = this.#replica.openVolume
     this.#checkNoPurge()
     await using files = new LayerFiles(volume)
-    const {sizeBytes} = files.getFrozen(layer)
-    const now = await blockDigests(files, layer, region, (offset - region * REGION_BYTES) / BLOCK_BYTES, data.length / BLOCK_BYTES)
+    files.getFrozen(layer)
+    const first = (offset - region * REGION_BYTES) / BLOCK_BYTES
+    const now = await blockDigests(files, layer, region, first, data.length / BLOCK_BYTES)
     for (let index = 0; index * BLOCK_BYTES < data.length; index++) {
       const flags = now.flags[index]!
       const digest = now.digests.subarray(index * DIGEST_BYTES, (index + 1) * DIGEST_BYTES)
       const wanted = expected.subarray(index * DIGEST_BYTES, (index + 1) * DIGEST_BYTES)
       if ((flags & BLOCK_FLAG.HELD) === 0 || !digest.equals(wanted)) throw new LonghornError('CONFLICT', `${layer} has changed at ${offset + index * BLOCK_BYTES} since it was compared`)
     }
-    const bytes = data.subarray(0, Math.min(data.length, sizeBytes - offset))
+    const holders = await resolve(files, layer, region)
     this.#checkNoPurge()
-    try {
-      await using file = await open(join(volume.directory.path, layer), 'r+')
-      for (let done = 0; done < bytes.length; ) done += (await file.write(bytes, done, bytes.length - done, offset + done)).bytesWritten
-      await file.datasync()
-      const back = await readFromDisk(join(volume.directory.path, layer), bytes.length, offset)
-      if (!back.equals(bytes)) throw new LonghornError('IO', `${layer} gives back something else than what was written to it: its disk is failing`)
-    } catch (error) {
-      throw ioFailure(`healing ${bytes.length} bytes at ${offset} of ${layer}`, error)
+    for (let done = 0; done < data.length; ) {
+      const holder = holders[first + done / BLOCK_BYTES]!
+      let end = done
+      while (end < data.length && holders[first + end / BLOCK_BYTES] === holder) end += BLOCK_BYTES
+      await rewrite(files, holder, offset + done, data.subarray(done, end))
+      done = end
     }
   }
 
   /** A purge that is asked for from now on waits for settled(). */
   #checkNoPurge(): void {
     if (this.#replica.isPurging) throw new LonghornError('BUSY', 'the replica is purging: what it merges cannot be healed meanwhile')
+  }
+}
+
+/** Up to the end of the layer. Throws IO, NO_SPACE. */
+async function rewrite(files: LayerFiles, layer: string, offset: number, data: Buffer): Promise<void> {
+  const path = join(files.volume.directory.path, layer)
+  const bytes = data.subarray(0, Math.min(data.length, files.get(layer).sizeBytes - offset))
+  try {
+    await using file = await open(path, 'r+')
+    for (let done = 0; done < bytes.length; ) done += (await file.write(bytes, done, bytes.length - done, offset + done)).bytesWritten
+    await file.datasync()
+    const back = await readFromDisk(path, bytes.length, offset)
+    if (!back.equals(bytes)) throw new LonghornError('IO', `${layer} gives back something else than what was written to it: its disk is failing`)
+  } catch (error) {
+    throw ioFailure(`healing ${bytes.length} bytes at ${offset} of ${layer}`, error)
   }
 }
 
@@ -163,7 +178,10 @@ async function regionDigest(files: LayerFiles, layer: string, region: number, he
   return hash.digest()
 }
 
-/** What is read in `count` blocks of a region from its block `first` on: whether the layer holds them, and their digests. */
+/**
+ * What is read in `count` blocks of a region from its block `first` on: whether the layer holds them, and their digests. A block that
+ * cannot be read and lies in a removed layer below counts as held: the others may have merged that layer, so that only this one is compared.
+ */
 async function blockDigests(files: LayerFiles, layer: string, region: number, first: number, count: number): Promise<BlockDigests> {
   const holders = await resolve(files, layer, region)
   const flags = Buffer.alloc(count)
@@ -179,6 +197,7 @@ async function blockDigests(files: LayerFiles, layer: string, region: number, fi
     } catch (error) {
       if (errnoOf(error) !== 'EIO') throw ioFailure(`reading ${holder}`, error)
       flags[index]! |= BLOCK_FLAG.UNREADABLE
+      if (holder !== undefined && files.get(holder).meta.removed) flags[index]! |= BLOCK_FLAG.HELD
     }
   }
   return {flags, digests}

@@ -74,7 +74,7 @@ export class VerifiedLoad {
   }
 
   /** Resolves when this many more answers have come. */
-  async progress(answers: number, timeoutMs = 30_000): Promise<void> {
+  async progress(answers: number, timeoutMs = 120_000): Promise<void> {
     const target = this.answers + answers
     const deadline = performance.now() + timeoutMs
     while (this.answers < target) {

@@ -295,7 +295,7 @@ t.test('on a host that lacks something the reason is one line', async t => {
 async function killNbdfuse(host: AttachHost): Promise<void> {
   const id = await nbdfuseOf(host)
   process.kill(id.pid, 'SIGKILL')
-  if (!(await waitForExit(id, 10_000))) throw new Error('nbdfuse does not end')
+  if (!(await waitForExit(id, 60_000))) throw new Error('nbdfuse does not end')
 }
 
 async function nbdfuseOf(host: AttachHost): Promise<ProcessId> {

@@ -55,5 +55,5 @@ t.test('this kernel answers', async t => {
   t.ok(family?.groups.get('notify'))
   t.equal(socket.family('no-such-family'), undefined)
   t.throws(() => socket.request(16, 99, []), {code: 'ENOTSUP', syscall: 'netlink'})
-  t.ok(performance.now() - started < 5000)
+  t.ok(performance.now() - started < 30_000)
 })

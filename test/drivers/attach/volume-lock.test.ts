@@ -26,7 +26,7 @@ t.test('many who want it get it one after the other', async t => {
   let most = 0
   await Promise.all(
     Array.from({length: 20}, async () => {
-      await using _lock = await VolumeLock.take(path, 20_000)
+      await using _lock = await VolumeLock.take(path, 60_000)
       most = Math.max(most, ++inside)
       await new Promise(resolve => setTimeout(resolve, 5))
       inside--
@@ -49,7 +49,7 @@ t.test('a process that is killed gives it back', async t => {
   const child = spawn('flock', ['--no-fork', path, 'sleep', '60'], {stdio: 'ignore'})
   t.teardown(() => child.kill('SIGKILL'))
   while (!VolumeLock.isHeld(path)) await new Promise(resolve => setTimeout(resolve, 10))
-  const waiting = VolumeLock.take(path, 10_000)
+  const waiting = VolumeLock.take(path, 60_000)
   child.kill('SIGKILL')
   await once(child, 'exit')
   const lock = await waiting

@@ -259,7 +259,7 @@ export function frontendContract(t: Test, adapter: FrontendAdapter): void {
     await until(() => device.held > 0, 'requests are with the device')
     const started = performance.now()
     await frontend.close(50)
-    t.ok(performance.now() - started < 3000)
+    t.ok(performance.now() - started < 30_000)
     await Promise.all([read, write])
     device.mode = 'now'
     while (device.held > 0) device.release()

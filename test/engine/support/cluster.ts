@@ -143,7 +143,7 @@ export class Cluster {
     this.tell('an engine starts')
     const {log, lines} = memoryLog()
     const replicas = this.places.flatMap(({running}) => running?.address ?? [])
-    const options = {volume: 'vol', replicas, leastReplicas: 1, writeThrough: false, replicaTimeoutMs: 8000, frontends: [], log}
+    const options = {volume: 'vol', replicas, leastReplicas: 1, writeThrough: false, replicaTimeoutMs: 60_000, frontends: [], log}
     for (const sizeBytes of sizes) {
       try {
         this.#engine = await Engine.start({...options, sizeBytes})

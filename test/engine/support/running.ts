@@ -46,7 +46,8 @@ export function engineOptions(replicas: readonly (RunningReplica | string)[], mo
     replicas: replicas.map(replica => (typeof replica === 'string' ? replica : replica.address)),
     leastReplicas: 1,
     writeThrough: false,
-    replicaTimeoutMs: 8000,
+    // Also a disk that others keep busy is to flush in time.
+    replicaTimeoutMs: 60_000,
     listen: LOOPBACK,
     frontend: undefined,
     frontendListen: undefined,

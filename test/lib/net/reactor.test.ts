@@ -148,7 +148,7 @@ t.test('the process ends as it is told', async t => {
   for (const state of ['idle', 'busy']) {
     for (const {how, code, signal} of cases) {
       const child = spawn(process.execPath, [program, state, how], {stdio: ['ignore', 'pipe', 'ignore']})
-      const timer = setTimeout(() => child.kill('SIGKILL'), 20_000)
+      const timer = setTimeout(() => child.kill('SIGKILL'), 60_000)
       const exited = once(child, 'exit')
       await once(child.stdout, 'data')
       if (how === 'wait') child.kill('SIGTERM')

@@ -9,7 +9,7 @@ import {tool} from './tool.js'
 const ACCOUNTS = 10
 /** Transactions that the program is given ahead of what it has said. */
 const AHEAD = 2
-const END_TIMEOUT_MS = 20_000
+const END_TIMEOUT_MS = 60_000
 
 /**
  * What is promised for a COMMIT that has returned differs: with a rollback journal SQLite wants EXTRA to have it survive

@@ -4,6 +4,7 @@ import {createReadStream} from 'node:fs'
 import {readdir} from 'node:fs/promises'
 import {join} from 'node:path'
 import type {Test} from 'tap'
+import {patient} from '../../support/daemons.js'
 import {replicaSum} from '../../support/replica-image.js'
 import {shortDir} from '../../support/short-dir.js'
 import {until} from '../../support/until.js'
@@ -79,7 +80,7 @@ export class LiveVolume {
   /** Starts an engine, and gives what its frontend announces: a URI, or a device. */
   async startEngine({frontend = 'nbd', transport = 'unix', listen = '127.0.0.1:0', over, flags = []}: EngineOptions = {}): Promise<string> {
     const chosen = over ?? [...this.#replicas.keys()].filter(index => this.#replicas[index] !== undefined)
-    const args = ['engine', this.name, '--size', `${this.sizeBytes}`, '--listen', listen, '--frontend', frontend, ...flags]
+    const args = ['engine', this.name, '--size', `${this.sizeBytes}`, '--listen', listen, '--frontend', frontend, ...patient(flags)]
     if (frontend === 'nbd') args.push('--frontend-listen', transport === 'tcp' ? '127.0.0.1:0' : `unix:${join(this.folder, 'nbd')}`)
     if (frontend === 'iscsi') args.push('--frontend-listen', '127.0.0.1:0', '--iscsi-state-dir', join(this.folder, 'iscsi'))
     const engine = this.#start([...args, ...chosen.flatMap(index => ['--replica', this.#addresses[index]!])])
@@ -92,7 +93,7 @@ export class LiveVolume {
   /** Has a new engine take the place of the running one, which has ended when this resolves. Gives for how long initiators had to wait, in milliseconds. */
   async upgradeEngine(flags: readonly string[] = []): Promise<number> {
     const before = this.engine
-    const engine = this.#start(['engine', this.name, '--size', `${this.sizeBytes}`, '--listen', '127.0.0.1:0', '--upgrade', '--upgrade-from', this.control, ...flags])
+    const engine = this.#start(['engine', this.name, '--size', `${this.sizeBytes}`, '--listen', '127.0.0.1:0', '--upgrade', '--upgrade-from', this.control, ...patient(flags)])
     const {control} = await engine.ready()
     await before.ended()
     this.#engine = engine

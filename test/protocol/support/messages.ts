@@ -50,7 +50,7 @@ export const MESSAGES: Readonly<Record<string, string>> = {
   Volume:
     '1:string name 2:int64 size 3:int32 replicaCount 4:string endpoint 5:string frontend 6:string frontendState 7:bool isExpanding ' +
     '8:string last_expansion_error 9:string last_expansion_failed_at 10:bool unmap_mark_snap_chain_removed 11:int32 snapshot_max_count ' +
-    '12:int64 snapshot_max_size',
+    '12:int64 snapshot_max_size 1000:string device_notice',
   ReplicaAddress: '1:string address 2:string instanceName',
   ControllerReplica: '1:ReplicaAddress address 2:enum mode',
   VersionOutput:

@@ -18,7 +18,7 @@ export async function serve(t: Test, options: Partial<RpcServerOptions>): Promis
 
 /** A client that ends with the test. */
 export function dial<S extends ServiceDefinition>(t: Test, definition: S, options: Partial<ConnectOptions>): RpcClient<S> {
-  const client = connect(definition, {peer: 'replica', address: LOOPBACK, timeoutMs: 10_000, ...options})
+  const client = connect(definition, {peer: 'replica', address: LOOPBACK, timeoutMs: 60_000, ...options})
   t.teardown(() => client.destroy())
   return client
 }

@@ -107,6 +107,8 @@ export interface Volume {
   unmapMarkSnapChainRemoved: boolean;
   snapshotMaxCount: number;
   snapshotMaxSize: bigint;
+  /** Why the device that the frontend has made still has another size than the volume; empty when it has not. */
+  deviceNotice: string;
 }
 
 export interface ReplicaAddRequest {
@@ -968,6 +970,7 @@ function createBaseVolume(): Volume {
     unmapMarkSnapChainRemoved: false,
     snapshotMaxCount: 0,
     snapshotMaxSize: 0n,
+    deviceNotice: "",
   };
 }
 
@@ -1014,6 +1017,9 @@ export const Volume: MessageFns<Volume> = {
         throw new globalThis.Error("value provided for field message.snapshotMaxSize of type int64 too large");
       }
       writer.uint32(96).int64(message.snapshotMaxSize);
+    }
+    if (message.deviceNotice !== "") {
+      writer.uint32(8002).string(message.deviceNotice);
     }
     return writer;
   },
@@ -1125,6 +1131,14 @@ export const Volume: MessageFns<Volume> = {
             }
 
             message.snapshotMaxSize = reader.int64() as bigint;
+            continue;
+          }
+          case 1000: {
+            if (tag !== 8002) {
+              break;
+            }
+
+            message.deviceNotice = reader.string();
             continue;
           }
         }

@@ -12,7 +12,7 @@ import {isInstalled, runCommand, tryCommand} from '../../../../src/drivers/attac
 import {Nbdkit, type NbdkitOptions} from './nbdkit.js'
 
 const PREFIX = 'longhorn-attach-'
-const COMMAND_TIMEOUT_MS = 20_000
+const COMMAND_TIMEOUT_MS = 60_000
 const MIB = 1024 * 1024
 
 export class AttachHost {

@@ -6,7 +6,7 @@ import {join} from 'node:path'
 import {setTimeout as sleep} from 'node:timers/promises'
 import type {NbdEndpoint} from '../../../../src/drivers/attach/attach-way.js'
 
-const START_TIMEOUT_MS = 10_000
+const START_TIMEOUT_MS = 60_000
 
 export interface NbdkitOptions {
   readonly sizeBytes: number

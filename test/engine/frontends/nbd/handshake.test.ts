@@ -193,16 +193,16 @@ t.test('a client that breaks the rules of the handshake is cut off', async t => 
 })
 
 t.test('a client that says nothing, or not enough, is cut off in time', async t => {
-  const {path, server, reasons} = await serve(t, {handshakeTimeoutMs: 50})
+  const {path, server, reasons} = await serve(t, {handshakeTimeoutMs: 1000})
   for (const bytes of [Buffer.alloc(0), u32(3), Buffer.concat([u32(3), option(OPT.LIST)]), Buffer.concat([u32(3), option(OPT.GO, infoData('vol')).subarray(0, 20)])]) {
     const client = await NbdClient.connect(path)
     client.socket.write(bytes)
     await client.rest()
-    t.match(reasons().at(-1), /no export chosen within 50 ms/)
+    t.match(reasons().at(-1), /no export chosen within 1000 ms/)
   }
   t.equal(server.connections, 0)
   const client = await NbdClient.open(path)
-  await new Promise(resolve => setTimeout(resolve, 120))
+  await new Promise(resolve => setTimeout(resolve, 1500))
   await client.flush()
   t.pass('whoever has chosen may be silent as long as he likes')
   await client.close()

@@ -13,14 +13,14 @@ t.test('close asks initiators to log out, and does not wait for those that do', 
   const discovering = await Initiator.connect(port)
   await discovering.loginStep({text: {InitiatorName: INITIATOR, SessionType: 'Discovery'}})
   const started = performance.now()
-  const closing = server.close(5000)
+  const closing = server.close(120_000)
   const message = await initiator.next()
-  t.same([message.opcode, message.flags, message.itt, message.header.readUInt8(36), message.header.readUInt16BE(42)], [OP.ASYNC, 0x80, NONE, 1, 5])
+  t.same([message.opcode, message.flags, message.itt, message.header.readUInt8(36), message.header.readUInt16BE(42)], [OP.ASYNC, 0x80, NONE, 1, 120])
   t.equal((await discovering.next()).opcode, OP.ASYNC)
   t.equal(await initiator.logout(), 0)
   t.equal(await discovering.logout(), 0)
   await closing
-  t.ok(performance.now() - started < 400)
+  t.ok(performance.now() - started < 60_000)
   t.same([server.connections, server.sessions], [0, 0])
 })
 

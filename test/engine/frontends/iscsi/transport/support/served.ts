@@ -41,9 +41,9 @@ export async function serve(t: Test, options: Partial<Omit<ServerOptions, 'rules
   return {server, device, port: address.port, entries, reasons}
 }
 
-/** Resolves once `condition` holds; fails after some seconds. */
+/** Resolves once `condition` holds; fails after a minute. */
 export async function eventually(condition: () => boolean, what: string): Promise<void> {
-  for (const deadline = performance.now() + 10_000; !condition(); ) {
+  for (const deadline = performance.now() + 60_000; !condition(); ) {
     if (performance.now() > deadline) throw new Error(`never happened: ${what}`)
     await new Promise(resolve => setTimeout(resolve, 2))
   }
