@@ -45,7 +45,7 @@ const UPSTREAM_ONLY: Readonly<Record<string, readonly string[]>> = {
 const SHARED: Readonly<Record<string, readonly string[]>> = {snapshot: ['snapshots'], frontend: ['frontend'], backup: ['backup']}
 
 /** Upstream's commands about backups that mostly need no engine and so have no --url: by their names and short names. */
-const STORE_COMMANDS: Readonly<Record<string, string>> = {'inspect-volume': 'inspect-volume', head: 'head', inspect: 'inspect', ls: 'ls', list: 'ls', rm: 'rm', remove: 'rm', delete: 'rm', status: 'status', restore: 'restore', 'restore-status': 'restore-status'}
+const STORE_COMMANDS: Readonly<Record<string, string>> = {'inspect-volume': 'inspect-volume', head: 'head', inspect: 'inspect', ls: 'ls', list: 'ls', rm: 'rm', remove: 'rm', delete: 'rm', status: 'status', restore: 'restore', 'restore-status': 'restore-status', 'restore-to-file': 'restore-to-file'}
 /** Those of which we have our own form, and what tells upstream's from it. */
 const STORE_FLAGS: Readonly<Record<string, RegExp>> = {inspect: /^$/, ls: /^--?volume(-only)?(=|$)/, rm: /^--?volume(=|$)/, restore: /^--?(concurrent-limit|need-correct-encrypted-volume-size)(=|$)/, 'restore-status': /^$/}
 

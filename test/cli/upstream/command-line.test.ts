@@ -50,6 +50,7 @@ t.test('backups: what is about a store has no --url', async t => {
   t.equal(read('backup restore-status'), 'ours: backup restore-status')
   t.equal(read('--url h:1 backup restore vfs:///s?backup=b'), 'upstream: upstream backup restore vfs:///s?backup=b --url h:1')
   t.equal(read('backup restore -concurrent-limit 2 vfs:///s?backup=b'), 'upstream: upstream backup restore --concurrent-limit 2 vfs:///s?backup=b')
+  t.equal(read('backup restore-to-file vfs:///s?backup=b'), 'upstream: upstream backup restore-to-file vfs:///s?backup=b')
   t.equal(read('--url=h:1 backups restore-status'), 'upstream: upstream backup restore-status --url=h:1')
 })
 
