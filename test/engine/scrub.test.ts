@@ -2,11 +2,13 @@
 import {closeSync, openSync, readFileSync, readSync, statSync, writeSync} from 'node:fs'
 import {join} from 'node:path'
 import t, {type Test} from 'tap'
+import {Scrub} from '../../src/engine/scrub/scrub.js'
 import {judge, type BlockCopy} from '../../src/engine/scrub/verdict.js'
 import {connect, type RpcClient} from '../../src/protocol/grpc/client.js'
 import {ControllerServiceDefinition, type VolumeScrubStatusResponse} from '../../src/protocol/proto/generated/controller.js'
 import {SyncAgentServiceDefinition} from '../../src/protocol/proto/generated/sync-agent.js'
 import {changeTime} from '../../src/replica/hash/checksum-file.js'
+import {memoryLog} from './support/fake-replicas.js'
 import {Pattern} from '../support/pattern.js'
 import {read, write} from '../support/request.js'
 import {shortDir} from '../support/short-dir.js'
@@ -200,4 +202,23 @@ t.test('who is right', async t => {
   t.match(judge(copies('x', 'y'), new Set([0, 1])), {kind: 'unknown'}, 'both have proof of something else')
   t.match(judge(copies('x', 'y').map(copy => ({...copy, held: copy.replica === 0})), new Set([1])), {kind: 'unknown'}, 'the checksum is of another file')
   t.match(judge(copies('x', 'y').map(copy => ({...copy, visible: copy.replica === 0}))), {kind: 'same'})
+})
+
+t.test('a snapshot that is purged meanwhile is passed over; one that is said to be there and is not ends it', async t => {
+  const {volume} = await rig(t, 2)
+  const all = ['volume-snap-a.img', 'volume-snap-gone.img', 'volume-snap-b.img']
+  let asked = 0
+  let goneAfter = 2
+  const layersOf = (): Promise<string[]> => Promise.resolve(asked++ < goneAfter ? all : all.filter(file => !file.includes('gone')))
+  const scrub = new Scrub({volume, layersOf, log: memoryLog().log})
+  const ended = async (): Promise<void> => {
+    await scrub.start()
+    await until(() => scrub.status.state !== 'in_progress', 'it has ended')
+  }
+  await ended()
+  t.match(scrub.status, {state: 'complete', found: 0, layers: 2})
+  goneAfter = Infinity
+  await ended()
+  t.match(scrub.status, {state: 'error', error: /no layer "volume-snap-gone/})
+  await scrub.close()
 })

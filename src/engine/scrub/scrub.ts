@@ -1,4 +1,4 @@
-import {LonghornError, messageOf} from '../../lib/errors.js'
+import {isKind, LonghornError, messageOf} from '../../lib/errors.js'
 import type {Log} from '../../lib/log.js'
 import {RepeatLog} from '../../lib/repeat-log.js'
 import {FEATURE} from '../../protocol/frame.js'
@@ -141,12 +141,30 @@ export class Scrub {
     const perLayer = 100 / Math.max(1, layers.size)
     let done = 0
     for (const [layer, having] of layers) {
-      await this.#layer(having, layer, share => {
-        this.#status = {...this.#status, progress: Math.min(99, Math.floor((done + share) * perLayer))}
-      })
+      const compared = await this.#whileThere(agents, layer, having, still =>
+        this.#layer(still, layer, share => {
+          this.#status = {...this.#status, progress: Math.min(99, Math.floor((done + share) * perLayer))}
+        }),
+      )
       done++
-      this.#status = {...this.#status, layers: done}
+      if (compared) this.#status = {...this.#status, layers: this.#status.layers + 1}
     }
+  }
+
+  /** Does something to a layer. Where a replica purges it meanwhile, again with those that still have it; false when fewer than two do. */
+  async #whileThere(agents: readonly LayerAgent[], layer: string, having: readonly LayerAgent[], what: (having: readonly LayerAgent[]) => Promise<void>): Promise<boolean> {
+    for (let still: readonly LayerAgent[] | undefined = having; still !== undefined; ) {
+      try {
+        await what(still)
+        return true
+      } catch (error) {
+        if (!isKind(error, 'NOT_FOUND')) throw error
+        const before: number = still.length
+        still = (await this.#layers(agents)).get(layer)
+        if (still?.length === before) throw error
+      }
+    }
+    return false
   }
 
   async #layer(agents: readonly LayerAgent[], layer: string, progress: (share: number) => void): Promise<void> {
