@@ -6,8 +6,6 @@ import {Slab, SLAB_BYTES, SlabPool} from '../lib/net/slab.js'
 import {ERRNO, inRange, Io, MAX_IO_BYTES, OP, type BlockDevice, type Extent, type Op} from './block-device.js'
 import {
   errorText,
-  EXTENT_ALLOCATED,
-  EXTENT_BYTES,
   FRAME,
   FRAME_HEADER_BYTES,
   FRAME_MAGIC,
@@ -15,9 +13,8 @@ import {
   MAX_DIGEST_RANGE,
   MAX_EXTENTS,
   MAX_HELLO_BYTES,
-  REPAIR_ANSWER_BYTES,
-  writeFrameHeader,
 } from './frame.js'
+import {writeDigest, writeExtents, writeRepaired, writeReply, writeText} from './frame-replies.js'
 
 /** Largest READ that is answered; upstream's initiators stay below 1 MiB. Writes of any size are taken as they arrive. */
 export const MAX_READ_BYTES = 32 * 1024 * 1024
@@ -291,7 +288,7 @@ export class FrameServerConnection implements StreamHandler {
         this.#finish(io, 0)
       },
       (error: unknown) => {
-        if (!this.stream.closed) this.#replyText(io, FRAME.ERROR, messageOf(error))
+        if (!this.stream.closed) writeText(this.stream, io, FRAME.ERROR, messageOf(error))
         this.#recycle(io)
       },
     )
@@ -403,7 +400,7 @@ export class FrameServerConnection implements StreamHandler {
     const {assembly, error} = parent
     parent.assembly = undefined
     if (error === 0 && assembly !== undefined && !this.stream.closed) {
-      this.#reply(parent, FRAME.RESPONSE, parent.frameSize, parent.frameSize)
+      writeReply(this.stream, parent, FRAME.RESPONSE, parent.frameSize, parent.frameSize)
       this.stream.output.push(assembly, 0, parent.frameSize)
       this.#recycle(parent)
     } else {
@@ -420,7 +417,7 @@ export class FrameServerConnection implements StreamHandler {
       return
     }
     if (this.stream.closed) return
-    this.#reply(io, FRAME.RESPONSE, io.length, io.length)
+    writeReply(this.stream, io, FRAME.RESPONSE, io.length, io.length)
     this.stream.output.pushOrCopy(slab, start, io.length)
   }
 
@@ -472,29 +469,12 @@ export class FrameServerConnection implements StreamHandler {
   }
 
   #sendRepaired(io: FrameIo, left: number): void {
-    if (!this.stream.closed) {
-      this.#reply(io, FRAME.RESPONSE, io.frameSize, REPAIR_ANSWER_BYTES)
-      const {output} = this.stream
-      output.reserve(REPAIR_ANSWER_BYTES).buffer.writeUInt32LE(left, output.reservedAt)
-      output.commit(REPAIR_ANSWER_BYTES)
-    }
+    if (!this.stream.closed) writeRepaired(this.stream, io, left)
     this.#recycle(io)
   }
 
   #sendExtents(io: FrameIo, extents: readonly Extent[]): void {
-    if (!this.stream.closed) {
-      const payload = extents.length * EXTENT_BYTES
-      this.#reply(io, FRAME.RESPONSE, payload, payload)
-      const {output} = this.stream
-      const {buffer} = output.reserve(payload)
-      let at = output.reservedAt
-      for (const extent of extents) {
-        buffer.writeUInt32LE(extent.length, at)
-        buffer.writeUInt32LE(extent.allocated ? EXTENT_ALLOCATED : 0, at + 4)
-        at += EXTENT_BYTES
-      }
-      output.commit(payload)
-    }
+    if (!this.stream.closed) writeExtents(this.stream, io, extents)
     this.#recycle(io)
   }
 
@@ -506,12 +486,7 @@ export class FrameServerConnection implements StreamHandler {
     }
     this.#device.digest(offset, length).then(
       digest => {
-        if (!this.stream.closed) {
-          this.#reply(io, FRAME.RESPONSE, digest.length, digest.length)
-          const {output} = this.stream
-          output.reserve(digest.length).buffer.set(digest, output.reservedAt)
-          output.commit(digest.length)
-        }
+        if (!this.stream.closed) writeDigest(this.stream, io, digest)
         this.#recycle(io)
       },
       () => this.#finish(io, ERRNO.EIO),
@@ -521,30 +496,14 @@ export class FrameServerConnection implements StreamHandler {
   /** Answers a request without data. */
   #finish(io: FrameIo, error: number): void {
     if (!this.stream.closed) {
-      if (error === 0) this.#reply(io, FRAME.RESPONSE, io.type === FRAME.UNMAP ? 0 : io.frameSize, 0)
+      if (error === 0) writeReply(this.stream, io, FRAME.RESPONSE, io.type === FRAME.UNMAP ? 0 : io.frameSize, 0)
       else this.#replyError(io, error)
     }
     this.#recycle(io)
   }
 
   #replyError(io: FrameIo, error: number): void {
-    this.#replyText(io, error === ERRNO.ENOSPC ? this.#options.noSpaceType : FRAME.ERROR, errorText(error))
-  }
-
-  #replyText(io: FrameIo, type: number, text: string): void {
-    const length = Buffer.byteLength(text)
-    this.#reply(io, type, length, length)
-    const {output} = this.stream
-    output.reserve(length).buffer.write(text, output.reservedAt)
-    output.commit(length)
-  }
-
-  #reply(io: FrameIo, type: number, size: number, payload: number): void {
-    const {output} = this.stream
-    const slab = output.reserve(FRAME_HEADER_BYTES)
-    writeFrameHeader(slab.buffer, output.reservedAt, io.sequence, type, io.frameOffset, size, payload)
-    output.commit(FRAME_HEADER_BYTES)
-    this.stream.flushSoon()
+    writeText(this.stream, io, error === ERRNO.ENOSPC ? this.#options.noSpaceType : FRAME.ERROR, errorText(error))
   }
 
   #takeIo(): FrameIo {
