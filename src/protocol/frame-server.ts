@@ -2,10 +2,9 @@
 import {isKind, LonghornError, messageOf} from '../lib/errors.js'
 import {ByteStream, type StreamHandler} from '../lib/net/byte-stream.js'
 import {reactor} from '../lib/net/reactor.js'
-import {Slab, SLAB_BYTES, SlabPool} from '../lib/net/slab.js'
-import {ERRNO, inRange, Io, MAX_IO_BYTES, OP, type BlockDevice, type Extent, type Op} from './block-device.js'
+import type {Slab} from '../lib/net/slab.js'
+import {ERRNO, inRange, MAX_IO_BYTES, OP, type BlockDevice, type Extent} from './block-device.js'
 import {
-  errorText,
   FRAME,
   FRAME_HEADER_BYTES,
   FRAME_MAGIC,
@@ -14,10 +13,9 @@ import {
   MAX_EXTENTS,
   MAX_HELLO_BYTES,
 } from './frame.js'
-import {writeDigest, writeExtents, writeRepaired, writeReply, writeText} from './frame-replies.js'
-
-/** Largest READ that is answered; upstream's initiators stay below 1 MiB. Writes of any size are taken as they arrive. */
-export const MAX_READ_BYTES = 32 * 1024 * 1024
+import type {FrameIo} from './frame-io.js'
+import {writeDigest, writeExtents, writeRepaired, writeText} from './frame-replies.js'
+import {FrameRequests, type NoSpaceType} from './frame-requests.js'
 
 /** A connection with this much in flight or unsent is not read from until it has less. */
 const MAX_BYTES_IN_FLIGHT = 32 * 1024 * 1024
@@ -29,40 +27,12 @@ const LEAST_PIECE_BYTES = 64 * 1024
 
 export interface FrameServerOptions {
   readonly device: BlockDevice
-  /** The frame type that reports a full disk: ENOSPC towards an initiator, ERROR towards an engine (upstream's knows no other). */
-  readonly noSpaceType: typeof FRAME.ENOSPC | typeof FRAME.ERROR
+  readonly noSpaceType: NoSpaceType
   /** For messages. */
   readonly peer: string
   readonly onClose: (connection: FrameServerConnection, reason: Error | undefined) => void
   /** What a HELLO with this text is to work on from now on; throws when it may not. Undefined: HELLO is not known here. */
   readonly greet?: ((text: string) => Promise<BlockDevice>) | undefined
-}
-
-/** A request of this connection, or one piece of a large one. Pooled per connection. */
-class FrameIo extends Io {
-  sequence = 0
-  /** What the frame asked for. */
-  type = 0
-  frameOffset = 0
-  frameSize = 0
-  /** The request that this is a piece of. */
-  parent: FrameIo | undefined
-  /** On a parent: pieces in flight, plus one while more are to come. */
-  pieces = 0
-  /** On the parent of a large READ: where the pieces are put together. */
-  assembly: Slab | undefined
-
-  constructor(readonly connection: FrameServerConnection) {
-    super()
-  }
-
-  override onData(slab: Slab, start: number): void {
-    this.connection.pieceData(this, slab, start)
-  }
-
-  override onDone(error: number): void {
-    this.connection.pieceDone(this, error)
-  }
 }
 
 /** What another process needs to go on with a connection; plain JSON. Bytes are in base64. */
@@ -77,12 +47,9 @@ export interface FrameServerState {
 
 export class FrameServerConnection implements StreamHandler {
   readonly stream: ByteStream
-  #device: BlockDevice
   readonly #options: FrameServerOptions
-  readonly #free: FrameIo[] = []
+  readonly #requests: FrameRequests
   #stopped = false
-  #requestsInFlight = 0
-  #bytesInFlight = 0
   /** The WRITE whose payload is arriving, and how much of it is still to come. */
   #writing: FrameIo | undefined
   #writeLeft = 0
@@ -92,15 +59,15 @@ export class FrameServerConnection implements StreamHandler {
   /** `from`: where another process has stopped. */
   constructor(fd: number, options: FrameServerOptions, from?: FrameServerState) {
     this.#options = options
-    this.#device = options.device
     this.stream = new ByteStream(fd, this, options.peer)
+    this.#requests = new FrameRequests(this.stream, options.device, options.noSpaceType, () => this.#resume())
     if (from !== undefined) this.#goOn(from)
   }
 
   /** All requests are answered, except a WRITE whose payload is still arriving, of which nothing is under way. */
   get isQuiet(): boolean {
     const writing = this.#writing
-    return this.#bytesInFlight === 0 && (writing === undefined ? this.#requestsInFlight === 0 : this.#requestsInFlight === 1 && writing.pieces === 1)
+    return this.#requests.bytes === 0 && (writing === undefined ? this.#requests.inFlight === 0 : this.#requests.inFlight === 1 && writing.pieces === 1)
   }
 
   /** Stops to look at the socket, and says what another process needs to go on. Its input is held, and it is quiet. */
@@ -119,7 +86,7 @@ export class FrameServerConnection implements StreamHandler {
   #goOn({input, unsent, skip, writing}: FrameServerState): void {
     this.#skip = skip
     if (writing !== undefined) {
-      const io = this.#takeIo()
+      const io = this.#requests.take()
       io.sequence = writing.sequence
       io.type = writing.type
       io.frameOffset = writing.offset
@@ -134,7 +101,7 @@ export class FrameServerConnection implements StreamHandler {
 
   /** Requests that have not been answered and still will be: a write whose payload is no longer read never is. */
   get requestsInFlight(): number {
-    return this.#stopped && this.#writing !== undefined ? this.#requestsInFlight - 1 : this.#requestsInFlight
+    return this.#stopped && this.#writing !== undefined ? this.#requests.inFlight - 1 : this.#requests.inFlight
   }
 
   get closed(): boolean {
@@ -177,6 +144,10 @@ export class FrameServerConnection implements StreamHandler {
     if (stream.paused && !this.#isFull()) stream.resume()
   }
 
+  #resume(): void {
+    if (this.stream.paused && !this.stream.closed && !this.#isFull()) this.stream.resume()
+  }
+
   onClose(_stream: ByteStream, reason: Error | undefined): void {
     this.#options.onClose(this, reason)
   }
@@ -184,8 +155,8 @@ export class FrameServerConnection implements StreamHandler {
   #isFull(): boolean {
     return (
       this.#stopped ||
-      this.#bytesInFlight > MAX_BYTES_IN_FLIGHT ||
-      this.#requestsInFlight >= MAX_REQUESTS_IN_FLIGHT ||
+      this.#requests.bytes > MAX_BYTES_IN_FLIGHT ||
+      this.#requests.inFlight >= MAX_REQUESTS_IN_FLIGHT ||
       this.stream.output.bytes > MAX_BYTES_UNSENT
     )
   }
@@ -198,7 +169,7 @@ export class FrameServerConnection implements StreamHandler {
     }
     const type = input.readUInt32LE(start + 6)
     const payload = input.readUInt32LE(start + 22)
-    const io = this.#takeIo()
+    const io = this.#requests.take()
     io.sequence = input.readUInt32LE(start + 2)
     io.type = type
     io.frameOffset = frameOffset(input, start)
@@ -213,27 +184,27 @@ export class FrameServerConnection implements StreamHandler {
         return
       case FRAME.READ:
         this.#skip = payload
-        this.#startRead(io)
+        this.#requests.startRead(io)
         return
       case FRAME.PING:
         this.#skip = payload
         io.frameSize = 0
-        this.#finish(io, 0)
+        this.#requests.finish(io, 0)
         return
       case FRAME.UNMAP:
         this.#skip = payload
-        this.#startWhole(io, OP.DISCARD)
+        this.#requests.startWhole(io, OP.DISCARD)
         return
       case FRAME.FLUSH:
         this.#skip = payload
         io.frameSize = 0
         io.frameOffset = 0
-        this.#startWhole(io, OP.FLUSH)
+        this.#requests.startWhole(io, OP.FLUSH)
         return
       case FRAME.WRITE_ZEROES:
       case FRAME.WRITE_ZEROES_ALLOCATED:
         this.#skip = payload
-        this.#startWhole(io, OP.WRITE_ZEROES)
+        this.#requests.startWhole(io, OP.WRITE_ZEROES)
         return
       case FRAME.BLOCK_STATUS:
         this.#skip = payload
@@ -254,8 +225,7 @@ export class FrameServerConnection implements StreamHandler {
   /** As upstream's servers do: a type that is no request gets no answer. */
   #ignore(io: FrameIo, payload: number): void {
     this.#skip = payload
-    this.#requestsInFlight--
-    this.#free.push(io)
+    this.#requests.recycle(io)
   }
 
   #hello(io: FrameIo, stream: ByteStream, payload: number): void {
@@ -284,52 +254,22 @@ export class FrameServerConnection implements StreamHandler {
     io.frameSize = 0
     greeted.then(
       device => {
-        this.#device = device
-        this.#finish(io, 0)
+        this.#requests.device = device
+        this.#requests.finish(io, 0)
       },
       (error: unknown) => {
         if (!this.stream.closed) writeText(this.stream, io, FRAME.ERROR, messageOf(error))
-        this.#recycle(io)
+        this.#requests.recycle(io)
       },
     )
-  }
-
-  #startWhole(io: FrameIo, op: Op): void {
-    io.op = op
-    io.offset = io.frameOffset
-    io.length = io.frameSize
-    io.noUnmap = io.type === FRAME.WRITE_ZEROES_ALLOCATED
-    io.fua = false
-    if (!inRange(io.offset, io.length, this.#device.sizeBytes)) this.#finish(io, ERRNO.EINVAL)
-    else if (io.length === 0 && op !== OP.FLUSH) this.#finish(io, 0)
-    else this.#submit(io)
-  }
-
-  #startRead(io: FrameIo): void {
-    const length = io.frameSize
-    if (length > MAX_READ_BYTES || !inRange(io.frameOffset, length, this.#device.sizeBytes)) {
-      this.#finish(io, ERRNO.EINVAL)
-      return
-    }
-    if (length <= MAX_IO_BYTES && length > 0) {
-      this.#startWhole(io, OP.READ)
-      return
-    }
-    // Put together before it is sent, so that an error half-way can still be reported.
-    io.assembly = length === 0 ? undefined : new Slab(length, oneOff)
-    io.pieces = 1
-    for (let done = 0; done < length; done += MAX_IO_BYTES) {
-      this.#submitPiece(io, OP.READ, io.frameOffset + done, Math.min(MAX_IO_BYTES, length - done))
-    }
-    this.#piecesComplete(io)
   }
 
   #startWrite(io: FrameIo): void {
     io.pieces = 1
     const tooLong = isWhole(io.type) && io.frameSize > MAX_IO_BYTES
-    if (tooLong || !inRange(io.frameOffset, io.frameSize, this.#device.sizeBytes)) {
+    if (tooLong || !inRange(io.frameOffset, io.frameSize, this.#requests.device.sizeBytes)) {
       this.#skip = io.frameSize
-      this.#finish(io, ERRNO.EINVAL)
+      this.#requests.finish(io, ERRNO.EINVAL)
       return
     }
     this.#writing = io
@@ -357,7 +297,7 @@ export class FrameServerConnection implements StreamHandler {
       io.length = left
       io.fua = io.type === FRAME.WRITE_DURABLE
       io.atomic = io.type === FRAME.WRITE_ATOMIC
-      this.#submit(io, stream.slab, start)
+      this.#requests.submit(io, stream.slab, start)
       return true
     }
     let length = Math.min(left, available, MAX_IO_BYTES)
@@ -366,157 +306,69 @@ export class FrameServerConnection implements StreamHandler {
     stream.start += length
     this.#writeLeft -= length
     const last = this.#writeLeft === 0
-    this.#submitPiece(io, OP.WRITE, offset, length, stream.slab, start)
+    this.#requests.submitPiece(io, OP.WRITE, offset, length, stream.slab, start)
     if (last) this.#endWrite(io)
     return true
   }
 
   #endWrite(io: FrameIo): void {
     this.#writing = undefined
-    this.#piecesComplete(io)
-  }
-
-  #submitPiece(parent: FrameIo, op: Op, offset: number, length: number, slab?: Slab, start?: number): void {
-    const piece = this.#takeIo()
-    piece.parent = parent
-    piece.op = op
-    piece.offset = offset
-    piece.length = length
-    piece.fua = parent.type === FRAME.WRITE_DURABLE
-    piece.atomic = false
-    piece.continued = offset !== parent.frameOffset
-    parent.pieces++
-    this.#submit(piece, slab, start)
-  }
-
-  #submit(io: FrameIo, slab?: Slab, start?: number): void {
-    if (io.op <= OP.WRITE) this.#bytesInFlight += io.length
-    this.#device.submit(io, slab, start)
-  }
-
-  /** No more pieces are to come; called by the piece that was counted for that. */
-  #piecesComplete(parent: FrameIo): void {
-    if (--parent.pieces > 0) return
-    const {assembly, error} = parent
-    parent.assembly = undefined
-    if (error === 0 && assembly !== undefined && !this.stream.closed) {
-      writeReply(this.stream, parent, FRAME.RESPONSE, parent.frameSize, parent.frameSize)
-      this.stream.output.push(assembly, 0, parent.frameSize)
-      this.#recycle(parent)
-    } else {
-      this.#finish(parent, error)
-    }
-    assembly?.release()
-  }
-
-  /** Called by FrameIo. */
-  pieceData(io: FrameIo, slab: Slab, start: number): void {
-    const assembly = io.parent?.assembly
-    if (assembly !== undefined) {
-      slab.buffer.copy(assembly.buffer, io.offset - io.parent!.frameOffset, start, start + io.length)
-      return
-    }
-    if (this.stream.closed) return
-    writeReply(this.stream, io, FRAME.RESPONSE, io.length, io.length)
-    this.stream.output.pushOrCopy(slab, start, io.length)
-  }
-
-  /** Called by FrameIo. */
-  pieceDone(io: FrameIo, error: number): void {
-    if (io.op <= OP.WRITE) this.#bytesInFlight -= io.length
-    const {parent} = io
-    if (parent !== undefined) {
-      if (error !== 0 && parent.error === 0) parent.error = error
-      this.#recycle(io)
-      this.#piecesComplete(parent)
-    } else if (error === 0 && io.op === OP.READ) {
-      // pieceData() has answered.
-      this.#recycle(io)
-    } else {
-      this.#finish(io, error)
-    }
-    if (this.stream.paused && !this.stream.closed && !this.#isFull()) this.stream.resume()
+    this.#requests.piecesComplete(io)
   }
 
   #blockStatus(io: FrameIo): void {
-    if (io.frameSize === 0 || !inRange(io.frameOffset, io.frameSize, this.#device.sizeBytes)) {
-      this.#finish(io, ERRNO.EINVAL)
+    if (io.frameSize === 0 || !inRange(io.frameOffset, io.frameSize, this.#requests.device.sizeBytes)) {
+      this.#requests.finish(io, ERRNO.EINVAL)
       return
     }
-    this.#device.blockStatus(io.frameOffset, io.frameSize).then(
+    this.#requests.device.blockStatus(io.frameOffset, io.frameSize).then(
       extents => this.#sendExtents(io, extents.slice(0, MAX_EXTENTS)),
-      () => this.#finish(io, ERRNO.EIO),
+      () => this.#requests.finish(io, ERRNO.EIO),
     )
   }
 
   #repair(io: FrameIo, slab: Slab, start: number): void {
-    if (this.#device.repair === undefined) {
-      this.#finish(io, ERRNO.EINVAL)
+    if (this.#requests.device.repair === undefined) {
+      this.#requests.finish(io, ERRNO.EINVAL)
       return
     }
     slab.retain()
-    this.#bytesInFlight += io.frameSize
+    this.#requests.bytes += io.frameSize
     const finish = (answer: () => void): void => {
       slab.release()
-      this.#bytesInFlight -= io.frameSize
+      this.#requests.bytes -= io.frameSize
       answer()
-      if (this.stream.paused && !this.stream.closed && !this.#isFull()) this.stream.resume()
+      this.#resume()
     }
-    this.#device.repair(slab.buffer.subarray(start, start + io.frameSize), io.frameOffset).then(
+    this.#requests.device.repair(slab.buffer.subarray(start, start + io.frameSize), io.frameOffset).then(
       left => finish(() => this.#sendRepaired(io, left)),
-      (error: unknown) => finish(() => this.#finish(io, isKind(error, 'NO_SPACE') ? ERRNO.ENOSPC : ERRNO.EIO)),
+      (error: unknown) => finish(() => this.#requests.finish(io, isKind(error, 'NO_SPACE') ? ERRNO.ENOSPC : ERRNO.EIO)),
     )
   }
 
   #sendRepaired(io: FrameIo, left: number): void {
     if (!this.stream.closed) writeRepaired(this.stream, io, left)
-    this.#recycle(io)
+    this.#requests.recycle(io)
   }
 
   #sendExtents(io: FrameIo, extents: readonly Extent[]): void {
     if (!this.stream.closed) writeExtents(this.stream, io, extents)
-    this.#recycle(io)
+    this.#requests.recycle(io)
   }
 
   #digest(io: FrameIo): void {
     const {frameOffset: offset, frameSize: length} = io
-    if (this.#device.digest === undefined || length === 0 || length > MAX_DIGEST_RANGE || !inRange(offset, length, this.#device.sizeBytes)) {
-      this.#finish(io, ERRNO.EINVAL)
+    if (this.#requests.device.digest === undefined || length === 0 || length > MAX_DIGEST_RANGE || !inRange(offset, length, this.#requests.device.sizeBytes)) {
+      this.#requests.finish(io, ERRNO.EINVAL)
       return
     }
-    this.#device.digest(offset, length).then(
+    this.#requests.device.digest(offset, length).then(
       digest => {
         if (!this.stream.closed) writeDigest(this.stream, io, digest)
-        this.#recycle(io)
+        this.#requests.recycle(io)
       },
-      () => this.#finish(io, ERRNO.EIO),
+      () => this.#requests.finish(io, ERRNO.EIO),
     )
-  }
-
-  /** Answers a request without data. */
-  #finish(io: FrameIo, error: number): void {
-    if (!this.stream.closed) {
-      if (error === 0) writeReply(this.stream, io, FRAME.RESPONSE, io.type === FRAME.UNMAP ? 0 : io.frameSize, 0)
-      else this.#replyError(io, error)
-    }
-    this.#recycle(io)
-  }
-
-  #replyError(io: FrameIo, error: number): void {
-    writeText(this.stream, io, error === ERRNO.ENOSPC ? this.#options.noSpaceType : FRAME.ERROR, errorText(error))
-  }
-
-  #takeIo(): FrameIo {
-    this.#requestsInFlight++
-    return this.#free.pop() ?? new FrameIo(this)
-  }
-
-  #recycle(io: FrameIo): void {
-    this.#requestsInFlight--
-    io.parent = undefined
-    io.error = 0
-    io.continued = false
-    this.#free.push(io)
   }
 }
 
@@ -524,6 +376,3 @@ export class FrameServerConnection implements StreamHandler {
 function isWhole(type: number): boolean {
   return type === FRAME.WRITE_ATOMIC || type === FRAME.REPAIR
 }
-
-/** For buffers of a size of their own: nothing is kept. */
-const oneOff = new SlabPool(SLAB_BYTES, 0)
