@@ -16,14 +16,12 @@ import {
 import type {FrameIo} from './frame-io.js'
 import {writeDigest, writeExtents, writeRepaired, writeText} from './frame-replies.js'
 import {FrameRequests, type NoSpaceType} from './frame-requests.js'
+import {FrameWritePayload, isWhole, type ArrivingFrameWrite} from './frame-write-payload.js'
 
 /** A connection with this much in flight or unsent is not read from until it has less. */
 const MAX_BYTES_IN_FLIGHT = 32 * 1024 * 1024
 const MAX_REQUESTS_IN_FLIGHT = 1024
 const MAX_BYTES_UNSENT = 4 * 1024 * 1024
-
-/** A piece of a write is passed on when it has at least this many bytes, or is the last. */
-const LEAST_PIECE_BYTES = 64 * 1024
 
 export interface FrameServerOptions {
   readonly device: BlockDevice
@@ -42,17 +40,15 @@ export interface FrameServerState {
   /** Payload that is not looked at, still to come. Bytes. */
   readonly skip: number
   /** A WRITE whose payload is arriving, of which nothing is under way. */
-  readonly writing?: {readonly sequence: number; readonly type: number; readonly offset: number; readonly size: number; readonly left: number; readonly error: number} | undefined
+  readonly writing?: ArrivingFrameWrite | undefined
 }
 
 export class FrameServerConnection implements StreamHandler {
   readonly stream: ByteStream
   readonly #options: FrameServerOptions
   readonly #requests: FrameRequests
+  readonly #payload: FrameWritePayload
   #stopped = false
-  /** The WRITE whose payload is arriving, and how much of it is still to come. */
-  #writing: FrameIo | undefined
-  #writeLeft = 0
   /** Payload of a frame that has none to our knowledge, skipped. */
   #skip = 0
 
@@ -61,47 +57,38 @@ export class FrameServerConnection implements StreamHandler {
     this.#options = options
     this.stream = new ByteStream(fd, this, options.peer)
     this.#requests = new FrameRequests(this.stream, options.device, options.noSpaceType, () => this.#resume())
+    this.#payload = new FrameWritePayload(this.stream, this.#requests, (io, slab, start) => this.#repair(io, slab, start))
     if (from !== undefined) this.#goOn(from)
   }
 
   /** All requests are answered, except a WRITE whose payload is still arriving, of which nothing is under way. */
   get isQuiet(): boolean {
-    const writing = this.#writing
-    return this.#requests.bytes === 0 && (writing === undefined ? this.#requests.inFlight === 0 : this.#requests.inFlight === 1 && writing.pieces === 1)
+    const {bytes, inFlight} = this.#requests
+    const writing = this.#payload.request
+    return bytes === 0 && (writing === undefined ? inFlight === 0 : inFlight === 1 && writing.pieces === 1)
   }
 
   /** Stops to look at the socket, and says what another process needs to go on. Its input is held, and it is quiet. */
   detach(): FrameServerState {
     const {stream} = this
     stream.detach()
-    const writing = this.#writing
     return {
       input: stream.unhandledInput().toString('base64'),
       unsent: stream.output.unsent().toString('base64'),
       skip: this.#skip,
-      writing: writing && {sequence: writing.sequence, type: writing.type, offset: writing.frameOffset, size: writing.frameSize, left: this.#writeLeft, error: writing.error},
+      writing: this.#payload.state(),
     }
   }
 
   #goOn({input, unsent, skip, writing}: FrameServerState): void {
     this.#skip = skip
-    if (writing !== undefined) {
-      const io = this.#requests.take()
-      io.sequence = writing.sequence
-      io.type = writing.type
-      io.frameOffset = writing.offset
-      io.frameSize = writing.size
-      io.error = writing.error
-      io.pieces = 1
-      this.#writing = io
-      this.#writeLeft = writing.left
-    }
+    if (writing !== undefined) this.#payload.goOn(this.#requests.take(), writing)
     this.stream.preload(Buffer.from(input, 'base64'), Buffer.from(unsent, 'base64'))
   }
 
   /** Requests that have not been answered and still will be: a write whose payload is no longer read never is. */
   get requestsInFlight(): number {
-    return this.#stopped && this.#writing !== undefined ? this.#requests.inFlight - 1 : this.#requests.inFlight
+    return this.#stopped && this.#payload.request !== undefined ? this.#requests.inFlight - 1 : this.#requests.inFlight
   }
 
   get closed(): boolean {
@@ -131,8 +118,8 @@ export class FrameServerConnection implements StreamHandler {
         this.#skip -= skipped
         if (this.#skip > 0) return
       }
-      if (this.#writing !== undefined) {
-        if (!this.#takePayload(stream, this.#writing)) return
+      if (this.#payload.request !== undefined) {
+        if (!this.#payload.advance()) return
       } else {
         if (stream.available < FRAME_HEADER_BYTES || !this.#wholeHello(stream)) return
         this.#takeHeader(stream)
@@ -265,55 +252,13 @@ export class FrameServerConnection implements StreamHandler {
   }
 
   #startWrite(io: FrameIo): void {
-    io.pieces = 1
     const tooLong = isWhole(io.type) && io.frameSize > MAX_IO_BYTES
     if (tooLong || !inRange(io.frameOffset, io.frameSize, this.#requests.device.sizeBytes)) {
       this.#skip = io.frameSize
       this.#requests.finish(io, ERRNO.EINVAL)
       return
     }
-    this.#writing = io
-    this.#writeLeft = io.frameSize
-    if (io.frameSize === 0) this.#endWrite(io)
-  }
-
-  /** Passes on what has arrived of a write's payload; false when it should wait for more. */
-  #takePayload(stream: ByteStream, io: FrameIo): boolean {
-    const left = this.#writeLeft
-    const available = stream.available
-    if (available < left && (available < LEAST_PIECE_BYTES || isWhole(io.type))) return false
-    const offset = io.frameOffset + io.frameSize - left
-    const start = stream.start
-    if (left === io.frameSize && left <= MAX_IO_BYTES && available >= left) {
-      // All of it, in one piece: the usual case.
-      this.#writing = undefined
-      stream.start += left
-      if (io.type === FRAME.REPAIR) {
-        this.#repair(io, stream.slab, start)
-        return true
-      }
-      io.op = OP.WRITE
-      io.offset = offset
-      io.length = left
-      io.fua = io.type === FRAME.WRITE_DURABLE
-      io.atomic = io.type === FRAME.WRITE_ATOMIC
-      this.#requests.submit(io, stream.slab, start)
-      return true
-    }
-    let length = Math.min(left, available, MAX_IO_BYTES)
-    // Pieces end on a block, so that no block is written in two halves.
-    if (length < left) length -= (offset + length) % 4096
-    stream.start += length
-    this.#writeLeft -= length
-    const last = this.#writeLeft === 0
-    this.#requests.submitPiece(io, OP.WRITE, offset, length, stream.slab, start)
-    if (last) this.#endWrite(io)
-    return true
-  }
-
-  #endWrite(io: FrameIo): void {
-    this.#writing = undefined
-    this.#requests.piecesComplete(io)
+    this.#payload.begin(io)
   }
 
   #blockStatus(io: FrameIo): void {
@@ -370,9 +315,4 @@ export class FrameServerConnection implements StreamHandler {
       () => this.#requests.finish(io, ERRNO.EIO),
     )
   }
-}
-
-/** Types whose payload is taken as one piece, or refused. */
-function isWhole(type: number): boolean {
-  return type === FRAME.WRITE_ATOMIC || type === FRAME.REPAIR
 }
