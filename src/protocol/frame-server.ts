@@ -1,21 +1,13 @@
 // The answering side of the data protocol: one connection of an engine to a replica, or of an initiator to the `socket` frontend.
-import {isKind, LonghornError, messageOf} from '../lib/errors.js'
+import {LonghornError, messageOf} from '../lib/errors.js'
 import {ByteStream, type StreamHandler} from '../lib/net/byte-stream.js'
 import {reactor} from '../lib/net/reactor.js'
-import type {Slab} from '../lib/net/slab.js'
-import {ERRNO, inRange, MAX_IO_BYTES, OP, type BlockDevice, type Extent} from './block-device.js'
-import {
-  FRAME,
-  FRAME_HEADER_BYTES,
-  FRAME_MAGIC,
-  frameOffset,
-  MAX_DIGEST_RANGE,
-  MAX_EXTENTS,
-  MAX_HELLO_BYTES,
-} from './frame.js'
+import {ERRNO, inRange, MAX_IO_BYTES, OP, type BlockDevice} from './block-device.js'
+import {FRAME, FRAME_HEADER_BYTES, FRAME_MAGIC, frameOffset, MAX_HELLO_BYTES} from './frame.js'
 import type {FrameIo} from './frame-io.js'
-import {writeDigest, writeExtents, writeRepaired, writeText} from './frame-replies.js'
+import {writeText} from './frame-replies.js'
 import {FrameRequests, type NoSpaceType} from './frame-requests.js'
+import {FrameSlowPath} from './frame-slow-path.js'
 import {FrameWritePayload, isWhole, type ArrivingFrameWrite} from './frame-write-payload.js'
 
 /** A connection with this much in flight or unsent is not read from until it has less. */
@@ -47,6 +39,7 @@ export class FrameServerConnection implements StreamHandler {
   readonly stream: ByteStream
   readonly #options: FrameServerOptions
   readonly #requests: FrameRequests
+  readonly #slow: FrameSlowPath
   readonly #payload: FrameWritePayload
   #stopped = false
   /** Payload of a frame that has none to our knowledge, skipped. */
@@ -57,7 +50,8 @@ export class FrameServerConnection implements StreamHandler {
     this.#options = options
     this.stream = new ByteStream(fd, this, options.peer)
     this.#requests = new FrameRequests(this.stream, options.device, options.noSpaceType, () => this.#resume())
-    this.#payload = new FrameWritePayload(this.stream, this.#requests, (io, slab, start) => this.#repair(io, slab, start))
+    this.#slow = new FrameSlowPath(this.#requests)
+    this.#payload = new FrameWritePayload(this.stream, this.#requests, this.#slow)
     if (from !== undefined) this.#goOn(from)
   }
 
@@ -195,11 +189,11 @@ export class FrameServerConnection implements StreamHandler {
         return
       case FRAME.BLOCK_STATUS:
         this.#skip = payload
-        this.#blockStatus(io)
+        this.#slow.blockStatus(io)
         return
       case FRAME.DIGEST:
         this.#skip = payload
-        this.#digest(io)
+        this.#slow.digest(io)
         return
       case FRAME.HELLO:
         this.#hello(io, stream, payload)
@@ -259,60 +253,5 @@ export class FrameServerConnection implements StreamHandler {
       return
     }
     this.#payload.begin(io)
-  }
-
-  #blockStatus(io: FrameIo): void {
-    if (io.frameSize === 0 || !inRange(io.frameOffset, io.frameSize, this.#requests.device.sizeBytes)) {
-      this.#requests.finish(io, ERRNO.EINVAL)
-      return
-    }
-    this.#requests.device.blockStatus(io.frameOffset, io.frameSize).then(
-      extents => this.#sendExtents(io, extents.slice(0, MAX_EXTENTS)),
-      () => this.#requests.finish(io, ERRNO.EIO),
-    )
-  }
-
-  #repair(io: FrameIo, slab: Slab, start: number): void {
-    if (this.#requests.device.repair === undefined) {
-      this.#requests.finish(io, ERRNO.EINVAL)
-      return
-    }
-    slab.retain()
-    this.#requests.bytes += io.frameSize
-    const finish = (answer: () => void): void => {
-      slab.release()
-      this.#requests.bytes -= io.frameSize
-      answer()
-      this.#resume()
-    }
-    this.#requests.device.repair(slab.buffer.subarray(start, start + io.frameSize), io.frameOffset).then(
-      left => finish(() => this.#sendRepaired(io, left)),
-      (error: unknown) => finish(() => this.#requests.finish(io, isKind(error, 'NO_SPACE') ? ERRNO.ENOSPC : ERRNO.EIO)),
-    )
-  }
-
-  #sendRepaired(io: FrameIo, left: number): void {
-    if (!this.stream.closed) writeRepaired(this.stream, io, left)
-    this.#requests.recycle(io)
-  }
-
-  #sendExtents(io: FrameIo, extents: readonly Extent[]): void {
-    if (!this.stream.closed) writeExtents(this.stream, io, extents)
-    this.#requests.recycle(io)
-  }
-
-  #digest(io: FrameIo): void {
-    const {frameOffset: offset, frameSize: length} = io
-    if (this.#requests.device.digest === undefined || length === 0 || length > MAX_DIGEST_RANGE || !inRange(offset, length, this.#requests.device.sizeBytes)) {
-      this.#requests.finish(io, ERRNO.EINVAL)
-      return
-    }
-    this.#requests.device.digest(offset, length).then(
-      digest => {
-        if (!this.stream.closed) writeDigest(this.stream, io, digest)
-        this.#requests.recycle(io)
-      },
-      () => this.#requests.finish(io, ERRNO.EIO),
-    )
   }
 }

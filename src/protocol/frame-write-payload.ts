@@ -1,9 +1,9 @@
 import type {ByteStream} from '../lib/net/byte-stream.js'
-import type {Slab} from '../lib/net/slab.js'
 import {MAX_IO_BYTES, OP} from './block-device.js'
 import {FRAME} from './frame.js'
 import type {FrameIo} from './frame-io.js'
 import type {FrameRequests} from './frame-requests.js'
+import type {FrameSlowPath} from './frame-slow-path.js'
 
 /** A WRITE of which a part has arrived, as plain data. Bytes. */
 export interface ArrivingFrameWrite {
@@ -31,8 +31,7 @@ export class FrameWritePayload {
   constructor(
     readonly stream: ByteStream,
     readonly requests: FrameRequests,
-    /** Takes the payload of a REPAIR. */
-    readonly repair: (io: FrameIo, slab: Slab, start: number) => void,
+    readonly slow: FrameSlowPath,
   ) {}
 
   /** The request whose payload is arriving. */
@@ -82,7 +81,7 @@ export class FrameWritePayload {
       this.#io = undefined
       stream.start += left
       if (io.type === FRAME.REPAIR) {
-        this.repair(io, stream.slab, start)
+        this.slow.repair(io, stream.slab, start)
         return true
       }
       io.op = OP.WRITE
