@@ -1,11 +1,11 @@
 // The answering side of the data protocol: one connection of an engine to a replica, or of an initiator to the `socket` frontend.
-import {LonghornError, messageOf} from '../lib/errors.js'
+import {LonghornError} from '../lib/errors.js'
 import {ByteStream, type StreamHandler} from '../lib/net/byte-stream.js'
 import {reactor} from '../lib/net/reactor.js'
 import {ERRNO, inRange, MAX_IO_BYTES, OP, type BlockDevice} from './block-device.js'
-import {FRAME, FRAME_HEADER_BYTES, FRAME_MAGIC, frameOffset, MAX_HELLO_BYTES} from './frame.js'
+import {FRAME, FRAME_HEADER_BYTES, FRAME_MAGIC, frameOffset} from './frame.js'
+import {FrameGreeting, type Greet} from './frame-greeting.js'
 import type {FrameIo} from './frame-io.js'
-import {writeText} from './frame-replies.js'
 import {FrameRequests, type NoSpaceType} from './frame-requests.js'
 import {FrameSlowPath} from './frame-slow-path.js'
 import {FrameWritePayload, isWhole, type ArrivingFrameWrite} from './frame-write-payload.js'
@@ -21,8 +21,8 @@ export interface FrameServerOptions {
   /** For messages. */
   readonly peer: string
   readonly onClose: (connection: FrameServerConnection, reason: Error | undefined) => void
-  /** What a HELLO with this text is to work on from now on; throws when it may not. Undefined: HELLO is not known here. */
-  readonly greet?: ((text: string) => Promise<BlockDevice>) | undefined
+  /** Undefined: HELLO is not known here. */
+  readonly greet?: Greet | undefined
 }
 
 /** What another process needs to go on with a connection; plain JSON. Bytes are in base64. */
@@ -35,12 +35,14 @@ export interface FrameServerState {
   readonly writing?: ArrivingFrameWrite | undefined
 }
 
+/** Reads the frames of one connection, holds back a peer that is too far ahead, and can be given to another process. */
 export class FrameServerConnection implements StreamHandler {
   readonly stream: ByteStream
   readonly #options: FrameServerOptions
   readonly #requests: FrameRequests
   readonly #slow: FrameSlowPath
   readonly #payload: FrameWritePayload
+  readonly #greeting: FrameGreeting | undefined
   #stopped = false
   /** Payload of a frame that has none to our knowledge, skipped. */
   #skip = 0
@@ -52,6 +54,7 @@ export class FrameServerConnection implements StreamHandler {
     this.#requests = new FrameRequests(this.stream, options.device, options.noSpaceType, () => this.#resume())
     this.#slow = new FrameSlowPath(this.#requests)
     this.#payload = new FrameWritePayload(this.stream, this.#requests, this.#slow)
+    this.#greeting = options.greet && new FrameGreeting(this.#requests, options.greet)
     if (from !== undefined) this.#goOn(from)
   }
 
@@ -115,7 +118,7 @@ export class FrameServerConnection implements StreamHandler {
       if (this.#payload.request !== undefined) {
         if (!this.#payload.advance()) return
       } else {
-        if (stream.available < FRAME_HEADER_BYTES || !this.#wholeHello(stream)) return
+        if (stream.available < FRAME_HEADER_BYTES || this.#greeting?.isWhole(stream) === false) return
         this.#takeHeader(stream)
       }
     }
@@ -196,7 +199,8 @@ export class FrameServerConnection implements StreamHandler {
         this.#slow.digest(io)
         return
       case FRAME.HELLO:
-        this.#hello(io, stream, payload)
+        if (this.#greeting === undefined) this.#ignore(io, payload)
+        else this.#greeting.take(io, payload)
         return
       default:
         this.#ignore(io, payload)
@@ -207,42 +211,6 @@ export class FrameServerConnection implements StreamHandler {
   #ignore(io: FrameIo, payload: number): void {
     this.#skip = payload
     this.#requests.recycle(io)
-  }
-
-  #hello(io: FrameIo, stream: ByteStream, payload: number): void {
-    const {greet} = this.#options
-    if (greet === undefined) {
-      this.#ignore(io, payload)
-      return
-    }
-    const text = stream.input.toString('utf8', stream.start, stream.start + payload)
-    stream.start += payload
-    this.#greet(io, greet(text))
-  }
-
-  /** False while a part of a HELLO is still to come. */
-  #wholeHello(stream: ByteStream): boolean {
-    if (this.#options.greet === undefined) return true
-    const {input, start} = stream
-    if (input.readUInt32LE(start + 6) !== FRAME.HELLO) return true
-    const payload = input.readUInt32LE(start + 22)
-    if (payload > MAX_HELLO_BYTES) throw new LonghornError('PROTOCOL', `${stream.peer}: a greeting of ${payload} bytes, more than ${MAX_HELLO_BYTES}`)
-    return stream.available >= FRAME_HEADER_BYTES + payload
-  }
-
-  #greet(io: FrameIo, greeted: Promise<BlockDevice>): void {
-    io.frameOffset = 0
-    io.frameSize = 0
-    greeted.then(
-      device => {
-        this.#requests.device = device
-        this.#requests.finish(io, 0)
-      },
-      (error: unknown) => {
-        if (!this.stream.closed) writeText(this.stream, io, FRAME.ERROR, messageOf(error))
-        this.#requests.recycle(io)
-      },
-    )
   }
 
   #startWrite(io: FrameIo): void {
