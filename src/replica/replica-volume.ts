@@ -11,24 +11,22 @@ import {checkRange, endBlock, firstBlock} from './head-context.js'
 import {HeadRepairer} from './head-repairer.js'
 import {HeadWriter} from './head-writer.js'
 import {HeadZeroer} from './head-zeroer.js'
-import {readReplicaDirectory, type Layer, type ReplicaDirectory} from './layer-chain.js'
+import {readReplicaDirectory, type ReplicaDirectory} from './layer-chain.js'
 import {LayerReader, type BlockStatus} from './layer-reader.js'
 import {openLayerFile, type LayerFile} from './layer-file.js'
 import type {LayerMeta} from './layer-meta.js'
-import {checksumFile, metaFile} from './layer-names.js'
 import {loadFrozenLayers, type LayerStack} from './layer-stack.js'
 import {ioFailure} from './io-failure.js'
+import {OpenDirectory} from './open-directory.js'
 import {RangeLock} from './range-lock.js'
 import type {RevisionCounter} from './revision-counter.js'
 import {commitPrepared, discardPrepared, prepareSnapshot, removeOldNames, syncDirectoryOnce, withSnapshot, type PreparedSnapshot, type SnapshotSpec} from './snapshot.js'
 import {BLOCK_BYTES} from './sector-map.js'
 import type {VolumeMeta} from './volume-meta.js'
-import {writeVolumeMeta} from './volume-meta-file.js'
 
 /** What `openReplica` has acquired. */
 export interface OpenedReplica {
-  /** Changes with every snapshot. */
-  directory: ReplicaDirectory
+  readonly directory: ReplicaDirectory
   readonly leftovers: readonly string[]
   readonly lock: DirectoryLock
   readonly stack: LayerStack
@@ -59,6 +57,7 @@ export interface LayerUsage {
  */
 export class ReplicaVolume implements AsyncDisposable {
   readonly #opened: OpenedReplica
+  readonly #directory: OpenDirectory
   readonly #gate: Gate
   readonly #flusher: Flusher
   readonly #locks = new RangeLock()
@@ -66,7 +65,6 @@ export class ReplicaVolume implements AsyncDisposable {
   readonly #writer: HeadWriter
   readonly #zeroer: HeadZeroer
   readonly #repairer: HeadRepairer
-  #meta: VolumeMeta
   #closing: Promise<void> | undefined
   #prepared: PreparedSnapshot | undefined
   readonly #journal: AtomicJournal
@@ -76,13 +74,11 @@ export class ReplicaVolume implements AsyncDisposable {
   readonly #retired = new Set<LayerFile>()
   /** The removal of the names that the last frozen layer had as a head. */
   #oldNames: Promise<void> = Promise.resolve()
-  /** The last rewrite of volume.meta; rewrites wait for each other. */
-  #metaWritten: Promise<void> = Promise.resolve()
 
   constructor(opened: OpenedReplica) {
     const {stack, counter} = opened
     this.#opened = opened
-    this.#meta = opened.directory.volume
+    this.#directory = new OpenDirectory(opened.directory, opened.disk)
     this.#journal = new AtomicJournal(opened.directory.path, opened.disk)
     this.#gate = new Gate(reason => {
       this.#recordFailure(reason)
@@ -101,19 +97,17 @@ export class ReplicaVolume implements AsyncDisposable {
 
   /** The directory as it is, but for the sizes of the layers, which are as they were found. */
   get directory(): ReplicaDirectory {
-    return this.#opened.directory
+    return this.#directory.contents
   }
 
   /** Takes note of what the .meta of a layer says from now on. */
   describeLayer(file: string, meta: LayerMeta): void {
-    const changed = (layer: Layer): Layer => (layer.file === file ? {...layer, meta} : layer)
-    const {directory} = this.#opened
-    this.#opened.directory = {...directory, chain: directory.chain.map(changed), others: directory.others.map(changed)}
+    this.#directory.describeLayer(file, meta)
   }
 
   /** What volume.meta says now. */
   get meta(): VolumeMeta {
-    return this.#meta
+    return this.#directory.meta
   }
 
   /** Grows with what is changed: somebody is using the volume. */
@@ -166,9 +160,8 @@ export class ReplicaVolume implements AsyncDisposable {
       if (ticket.ready !== undefined) await ticket.ready
       this.#admit()
       this.#opened.stack.complete(base)
-      this.#opened.directory = directory
-      this.#meta = {...this.#meta, rebuilding: false, parent: directory.chain.at(-1)!.meta.parent}
-      await this.#storeMeta()
+      this.#directory.contents = directory
+      await this.#directory.changeMeta({rebuilding: false, parent: directory.chain.at(-1)!.meta.parent})
     } finally {
       this.#locks.release(ticket)
     }
@@ -177,7 +170,7 @@ export class ReplicaVolume implements AsyncDisposable {
   /** Reads into `target` from `start`: at once when it is in memory, else in the thread pool. */
   read(target: Buffer, start: number, length: number, offset: number): Promise<void> | undefined {
     this.#admit()
-    if (this.joining) throw new LonghornError('CONFLICT', `the replica in ${this.#opened.directory.path} is being rebuilt and cannot be read yet`)
+    if (this.joining) throw new LonghornError('CONFLICT', `the replica in ${this.#directory.path} is being rebuilt and cannot be read yet`)
     return this.#reader.read(target, start, length, offset)
   }
 
@@ -305,11 +298,11 @@ export class ReplicaVolume implements AsyncDisposable {
     this.#admit()
     checkGrowth(this.sizeBytes, spec.growTo)
     await this.discardPrepared()
-    const {directory, disk} = this.#opened
+    const {contents, meta, disk} = this.#directory
     try {
-      this.#prepared = await prepareSnapshot(directory, this.#meta, spec, disk)
+      this.#prepared = await prepareSnapshot(contents, meta, spec, disk)
     } catch (error) {
-      throw ioFailure(`preparing snapshot ${spec.name} in ${directory.path}`, error)
+      throw ioFailure(`preparing snapshot ${spec.name} in ${contents.path}`, error)
     }
   }
 
@@ -317,7 +310,7 @@ export class ReplicaVolume implements AsyncDisposable {
   async discardPrepared(): Promise<void> {
     const prepared = this.#prepared
     this.#prepared = undefined
-    if (prepared !== undefined) await discardPrepared(this.#opened.directory.path, prepared, this.#opened.disk)
+    if (prepared !== undefined) await discardPrepared(this.#directory.path, prepared, this.#directory.disk)
   }
 
   /**
@@ -332,12 +325,12 @@ export class ReplicaVolume implements AsyncDisposable {
     try {
       if (ticket.ready !== undefined) await ticket.ready
       this.#admit()
-      await this.#afterMeta(() => commitPrepared(this.#opened.directory.path, this.#opened.disk))
+      await this.#directory.replaceMeta(() => commitPrepared(this.#directory.path, this.#directory.disk))
       this.#prepared = undefined
       this.#freeze(prepared)
     } catch (error) {
       await this.discardPrepared().catch(() => undefined)
-      throw ioFailure(`taking snapshot ${spec.name} in ${this.#opened.directory.path}`, error)
+      throw ioFailure(`taking snapshot ${spec.name} in ${this.#directory.path}`, error)
     } finally {
       this.#locks.release(ticket)
     }
@@ -345,19 +338,20 @@ export class ReplicaVolume implements AsyncDisposable {
 
   /** The snapshot has been taken on disk: goes on with the new head. */
   #freeze(prepared: PreparedSnapshot): void {
-    const {directory, stack, disk} = this.#opened
+    const {stack} = this.#opened
+    const {contents, path, disk} = this.#directory
     const oldName = stack.head.file
     if (prepared.volume.sizeBytes > stack.sizeBytes) stack.grow(prepared.volume.sizeBytes)
     const old = stack.push(prepared.frozenFile, prepared.headFile)
     this.#retired.add(old)
-    this.#meta = prepared.volume
-    this.#opened.directory = withSnapshot(directory, prepared)
+    this.#directory.meta = prepared.volume
+    this.#directory.contents = withSnapshot(contents, prepared)
     // What the frozen layer has in memory still, and the names, go to the disk with the next flush.
     this.#flusher.switchTo(this.#flushed(), stack.head.path, [
       {sync: done => fdatasync(old.fd, done), synced: () => void this.#reader.settled().then(() => this.#retire(old))},
-      syncDirectoryOnce(directory.path, disk, () => {
+      syncDirectoryOnce(path, disk, () => {
         // Not before: until then a power cut brings back the volume.meta that names it. An open removes it as well.
-        this.#oldNames = removeOldNames(directory.path, oldName, disk).catch(() => undefined)
+        this.#oldNames = removeOldNames(path, oldName, disk).catch(() => undefined)
       }),
     ])
   }
@@ -370,19 +364,20 @@ export class ReplicaVolume implements AsyncDisposable {
   async reload(complete: boolean): Promise<void> {
     this.#admit()
     await this.discardPrepared()
-    const {directory, stack} = this.#opened
-    const found = await readReplicaDirectory(directory.path)
+    const {stack} = this.#opened
+    const {path} = this.#directory
+    const found = await readReplicaDirectory(path)
     const head = found.chain.at(-1)!
     if (head.file !== stack.head.file || found.volume.sizeBytes !== stack.sizeBytes) {
-      throw new LonghornError('CORRUPT', `${directory.path}: volume.meta is about another head or size than the open replica`)
+      throw new LonghornError('CORRUPT', `${path}: volume.meta is about another head or size than the open replica`)
     }
-    const {files, map} = await loadFrozenLayers(directory.path, found.chain, stack.sizeBytes, stack.scanner)
+    const {files, map} = await loadFrozenLayers(path, found.chain, stack.sizeBytes, stack.scanner)
     const ticket = this.#locks.acquire(0, Infinity)
     try {
       if (ticket.ready !== undefined) await ticket.ready
       const before = stack.replaceBelow(files, map)
       if (complete) stack.setIncomplete(false)
-      this.#opened.directory = {...found, volume: this.#meta}
+      this.#directory.contents = {...found, volume: this.#directory.meta}
       for (const file of before) this.#retired.add(file)
       void this.#reader.settled().then(() => {
         for (const file of before) this.#retire(file)
@@ -396,28 +391,29 @@ export class ReplicaVolume implements AsyncDisposable {
   async setRebuilding(rebuilding: boolean): Promise<void> {
     this.#admit()
     const {stack} = this.#opened
-    const before = this.#meta
+    const before = this.#directory.meta
     if (rebuilding) stack.setIncomplete(true)
-    this.#meta = {...before, rebuilding}
     try {
-      await this.#storeMeta()
+      await this.#directory.changeMeta({rebuilding})
     } catch (error) {
-      this.#meta = {...this.#meta, rebuilding: before.rebuilding}
+      this.#directory.meta = {...this.#directory.meta, rebuilding: before.rebuilding}
       stack.setIncomplete(before.rebuilding)
       throw error
     }
-    this.#opened.directory = {...this.#opened.directory, volume: {...this.#opened.directory.volume, rebuilding}}
+    const {contents} = this.#directory
+    this.#directory.contents = {...contents, volume: {...contents.volume, rebuilding}}
     stack.setIncomplete(rebuilding)
   }
 
   /** Two frozen layers have become one on disk, under the name of `upper`: goes on with that. */
   mergeLayers(lower: string, upper: string, meta: LayerMeta, sizeBytes: number): void {
-    const {directory, stack} = this.#opened
+    const {stack} = this.#opened
     const merged = new Set(stack.files.filter(({file}) => file === lower || file === upper))
     this.describeLayer(upper, meta)
     if (merged.size === 0) return
-    const layer = directory.chain.find(({file}) => file === upper)!
-    stack.merge([...merged], openLayerFile(directory.path, {...layer, sizeBytes}, false))
+    const {contents, path} = this.#directory
+    const layer = contents.chain.find(({file}) => file === upper)!
+    stack.merge([...merged], openLayerFile(path, {...layer, sizeBytes}, false))
     // Reads in flight still use them; closing waits for those.
     for (const file of merged) this.#retired.add(file)
     void this.#reader.settled().then(() => {
@@ -427,10 +423,7 @@ export class ReplicaVolume implements AsyncDisposable {
 
   /** A layer is gone from the disk, and nothing stood on it. */
   forgetLayer(gone: string): void {
-    const {directory} = this.#opened
-    const names = [gone, metaFile(gone), checksumFile(gone)]
-    const left = (layers: readonly Layer[]): Layer[] => layers.filter(({file}) => file !== gone)
-    this.#opened.directory = {...directory, chain: left(directory.chain), others: left(directory.others), entries: directory.entries.filter(name => !names.includes(name))}
+    this.#directory.forgetLayer(gone)
   }
 
   /** The blocks in a range, which begins with one, that the head holds: whatever lies below them cannot be seen. */
@@ -458,7 +451,7 @@ export class ReplicaVolume implements AsyncDisposable {
 
   /** How the files in the directory are changed. */
   get disk(): DiskSteps {
-    return this.#opened.disk
+    return this.#directory.disk
   }
 
   #retire(file: LayerFile): void {
@@ -491,7 +484,7 @@ export class ReplicaVolume implements AsyncDisposable {
 
   async #shut(clean: boolean): Promise<void> {
     const failed = this.#gate.failed ? this.#gate.reason : undefined
-    this.#gate.close(new LonghornError('CONFLICT', `the replica in ${this.#opened.directory.path} is closed`))
+    this.#gate.close(new LonghornError('CONFLICT', `the replica in ${this.#directory.path} is closed`))
     await using _owner = this.#opened.owner
     await this.#locks.drained()
     await this.#reader.idle()
@@ -504,10 +497,9 @@ export class ReplicaVolume implements AsyncDisposable {
       await this.#oldNames
       // What is missing, or may differ, is not made good by closing.
       if (this.joining || this.#opened.staysDirty === true) return
-      this.#meta = {...this.#meta, dirty: false}
-      await this.#storeMeta()
+      await this.#directory.changeMeta({dirty: false})
     } finally {
-      await this.#metaWritten
+      await this.#directory.metaSettled()
       await this.#journal.close()
       for (const file of this.#retired) this.#retire(file)
       this.#prepared?.frozenFile.close()
@@ -520,21 +512,8 @@ export class ReplicaVolume implements AsyncDisposable {
   }
 
   #recordFailure(reason: LonghornError): void {
-    this.#meta = {...this.#meta, error: reason.message}
     // The disk has just failed, so this may fail as well: then all there is is the Dirty flag, which is set already.
-    this.#storeMeta().catch(() => undefined)
-  }
-
-  #storeMeta(): Promise<void> {
-    const {directory, disk} = this.#opened
-    return this.#afterMeta(() => writeVolumeMeta(directory.path, this.#meta, disk))
-  }
-
-  /** Replaces volume.meta when the replacements before are done. */
-  #afterMeta(replace: () => Promise<void>): Promise<void> {
-    const written = this.#metaWritten.then(replace)
-    this.#metaWritten = written.catch(() => undefined)
-    return written
+    this.#directory.changeMeta({error: reason.message}).catch(() => undefined)
   }
 }
 
