@@ -31,3 +31,15 @@ export function firstBlock(offset: number): number {
 export function endBlock(offset: number, length: number): number {
   return Math.ceil((offset + length) / BLOCK_BYTES)
 }
+
+/** The blocks in a range, which begins with one, that the head holds: whatever lies below them cannot be seen. Bytes. */
+export function heldByHead({map, headNumber, sizeBytes}: LayerStack, offset: number, length: number): {offset: number; length: number}[] {
+  const end = endBlock(0, Math.min(offset + length, sizeBytes))
+  const ranges: {offset: number; length: number}[] = []
+  for (let block = firstBlock(offset); block < end; ) {
+    const run = map.runLength(block, end - block)
+    if (map.lookup(block) === headNumber) ranges.push({offset: block * BLOCK_BYTES, length: run * BLOCK_BYTES})
+    block += run
+  }
+  return ranges
+}

@@ -2,12 +2,13 @@ import {fdatasync, fstatSync} from 'node:fs'
 import type {Cleanup} from '../lib/cleanup.js'
 import {LonghornError} from '../lib/errors.js'
 import type {ExtentScanner} from '../lib/sys/file-extents.js'
-import {AtomicJournal, MAX_ATOMIC_BYTES, type JournalledWrite} from './atomic-journal.js'
+import {AtomicJournal, type JournalledWrite} from './atomic-journal.js'
 import type {DirectoryLock} from './directory-lock.js'
 import type {DiskSteps} from './disk-steps.js'
 import {Flusher} from './flusher.js'
 import {Gate} from './gate.js'
-import {checkRange, endBlock, firstBlock} from './head-context.js'
+import {HeadAtomicWriter} from './head-atomic-writer.js'
+import {heldByHead} from './head-context.js'
 import {HeadRepairer} from './head-repairer.js'
 import {HeadWriter} from './head-writer.js'
 import {HeadZeroer} from './head-zeroer.js'
@@ -65,11 +66,9 @@ export class ReplicaVolume implements AsyncDisposable {
   readonly #writer: HeadWriter
   readonly #zeroer: HeadZeroer
   readonly #repairer: HeadRepairer
+  readonly #atomic: HeadAtomicWriter
   #closing: Promise<void> | undefined
   #prepared: PreparedSnapshot | undefined
-  readonly #journal: AtomicJournal
-  /** The last atomic write. */
-  #atomic: Promise<void> = Promise.resolve()
   /** Files that reads in flight may still use: heads that have become snapshots, until they are synced, and merged layers. */
   readonly #retired = new Set<LayerFile>()
   /** The removal of the names that the last frozen layer had as a head. */
@@ -79,7 +78,6 @@ export class ReplicaVolume implements AsyncDisposable {
     const {stack, counter} = opened
     this.#opened = opened
     this.#directory = new OpenDirectory(opened.directory, opened.disk)
-    this.#journal = new AtomicJournal(opened.directory.path, opened.disk)
     this.#gate = new Gate(reason => {
       this.#recordFailure(reason)
     })
@@ -89,6 +87,7 @@ export class ReplicaVolume implements AsyncDisposable {
     this.#writer = new HeadWriter(context)
     this.#zeroer = new HeadZeroer(context, this.#writer)
     this.#repairer = new HeadRepairer(context, this.#writer)
+    this.#atomic = new HeadAtomicWriter(context, this.#writer, new AtomicJournal(opened.directory.path, opened.disk))
   }
 
   get sizeBytes(): number {
@@ -194,67 +193,14 @@ export class ReplicaVolume implements AsyncDisposable {
     return this.#writer.write(source, start, length, offset, durable, continued)
   }
 
-  /**
-   * Writes all of `data`, of at most MAX_ATOMIC_BYTES, or nothing, whatever fails: resolves when it survives a power cut. Nothing else
-   * changes that range meanwhile. `data` belongs to the write until then.
-   */
-  async writeAtomic(data: Buffer, offset: number): Promise<void> {
-    this.#admit()
-    checkRange(this.#opened.stack, offset, data.length)
-    if (data.length > MAX_ATOMIC_BYTES) throw new RangeError(`${data.length} bytes cannot be written at once`)
-    if (data.length === 0) return
-    const ticket = this.#locks.acquire(firstBlock(offset), endBlock(offset, data.length))
-    try {
-      if (ticket.ready !== undefined) await ticket.ready
-      this.#gate.checkFailure()
-      await this.#writer.copyUp(offset, data.length)
-      // There is one journal: whoever follows waits for it.
-      const written = this.#atomic.then(() => this.#writeJournalled(data, offset))
-      this.#atomic = written.catch(() => undefined)
-      await written
-    } finally {
-      this.#locks.release(ticket)
-    }
-  }
-
-  async #writeJournalled(data: Buffer, offset: number): Promise<void> {
-    try {
-      const before = Buffer.allocUnsafe(data.length)
-      await this.#reader.read(before, 0, data.length, offset)
-      await this.#journal.begin(offset, data)
-      this.#opened.counter?.add()
-      try {
-        this.#writer.writeNow(data, 0, data.length, offset)
-      } catch (error) {
-        this.#restore(before, offset)
-        await this.#flusher.sync()
-        await this.#journal.end()
-        throw error
-      }
-      await this.#flusher.sync()
-      await this.#journal.end()
-    } catch (error) {
-      throw ioFailure(`writing ${data.length} bytes at ${offset} at once in ${this.directory.path}`, error)
-    }
-  }
-
-  /** After a write that failed half-way, on a full disk: what the head holds gets its old content back, which takes no space. */
-  #restore(before: Buffer, offset: number): void {
-    const end = offset + before.length
-    for (const held of this.heldByHead({offset: offset - (offset % BLOCK_BYTES), length: before.length + (offset % BLOCK_BYTES)})) {
-      const from = Math.max(offset, held.offset)
-      const to = Math.min(end, held.offset + held.length)
-      if (to > from) this.#writer.writeNow(before, from - offset, to - from, from)
-    }
+  /** Writes all of `data` or nothing, whatever fails; see HeadAtomicWriter. */
+  writeAtomic(data: Buffer, offset: number): Promise<void> {
+    return this.#atomic.write(data, offset)
   }
 
   /** Makes good a write that a crash or power cut interrupted. The replica has just been opened, and nothing has been written. */
-  async finishAtomicWrite({data, offset}: JournalledWrite): Promise<void> {
-    if (offset + data.length > this.sizeBytes) return
-    // Not journalled anew: stopped in the middle of that, there would be no whole journal for it.
-    this.#writer.writeNow(data, 0, data.length, offset)
-    await this.#flusher.sync()
-    await this.#journal.end()
+  finishAtomicWrite(write: JournalledWrite): Promise<void> {
+    return this.#atomic.finish(write)
   }
 
   /** Makes a range read as zeros. `mayUnmap`: without keeping the space where that can be had. */
@@ -428,15 +374,7 @@ export class ReplicaVolume implements AsyncDisposable {
 
   /** The blocks in a range, which begins with one, that the head holds: whatever lies below them cannot be seen. */
   heldByHead({offset, length}: {readonly offset: number; readonly length: number}): {offset: number; length: number}[] {
-    const {map, headNumber, sizeBytes} = this.#opened.stack
-    const end = endBlock(0, Math.min(offset + length, sizeBytes))
-    const ranges: {offset: number; length: number}[] = []
-    for (let block = firstBlock(offset); block < end; ) {
-      const run = map.runLength(block, end - block)
-      if (map.lookup(block) === headNumber) ranges.push({offset: block * BLOCK_BYTES, length: run * BLOCK_BYTES})
-      block += run
-    }
-    return ranges
+    return heldByHead(this.#opened.stack, offset, length)
   }
 
   /** Resolves when the reads that are under way now are done. */
@@ -500,7 +438,7 @@ export class ReplicaVolume implements AsyncDisposable {
       await this.#directory.changeMeta({dirty: false})
     } finally {
       await this.#directory.metaSettled()
-      await this.#journal.close()
+      await this.#atomic.close()
       for (const file of this.#retired) this.#retire(file)
       this.#prepared?.frozenFile.close()
       this.#prepared?.headFile.close()
