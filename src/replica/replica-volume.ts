@@ -14,12 +14,13 @@ import {HeadWriter} from './head-writer.js'
 import {HeadZeroer} from './head-zeroer.js'
 import {readReplicaDirectory, type ReplicaDirectory} from './layer-chain.js'
 import {LayerReader, type BlockStatus} from './layer-reader.js'
-import {openLayerFile, type LayerFile} from './layer-file.js'
+import {openLayerFile} from './layer-file.js'
 import type {LayerMeta} from './layer-meta.js'
 import {loadFrozenLayers, type LayerStack} from './layer-stack.js'
 import {ioFailure} from './io-failure.js'
 import {OpenDirectory} from './open-directory.js'
 import {RangeLock} from './range-lock.js'
+import {RetiredFiles} from './retired-files.js'
 import type {RevisionCounter} from './revision-counter.js'
 import {commitPrepared, discardPrepared, prepareSnapshot, removeOldNames, syncDirectoryOnce, withSnapshot, type PreparedSnapshot, type SnapshotSpec} from './snapshot.js'
 import {BLOCK_BYTES} from './sector-map.js'
@@ -69,8 +70,7 @@ export class ReplicaVolume implements AsyncDisposable {
   readonly #atomic: HeadAtomicWriter
   #closing: Promise<void> | undefined
   #prepared: PreparedSnapshot | undefined
-  /** Files that reads in flight may still use: heads that have become snapshots, until they are synced, and merged layers. */
-  readonly #retired = new Set<LayerFile>()
+  readonly #retired: RetiredFiles
   /** The removal of the names that the last frozen layer had as a head. */
   #oldNames: Promise<void> = Promise.resolve()
 
@@ -83,6 +83,7 @@ export class ReplicaVolume implements AsyncDisposable {
     })
     this.#flusher = new Flusher(this.#flushed(), stack.head.path, this.#gate)
     this.#reader = new LayerReader(stack)
+    this.#retired = new RetiredFiles(this.#reader)
     const context = {stack, counter, reader: this.#reader, locks: this.#locks, flusher: this.#flusher, gate: this.#gate}
     this.#writer = new HeadWriter(context)
     this.#zeroer = new HeadZeroer(context, this.#writer)
@@ -289,12 +290,12 @@ export class ReplicaVolume implements AsyncDisposable {
     const oldName = stack.head.file
     if (prepared.volume.sizeBytes > stack.sizeBytes) stack.grow(prepared.volume.sizeBytes)
     const old = stack.push(prepared.frozenFile, prepared.headFile)
-    this.#retired.add(old)
+    this.#retired.add([old])
     this.#directory.meta = prepared.volume
     this.#directory.contents = withSnapshot(contents, prepared)
     // What the frozen layer has in memory still, and the names, go to the disk with the next flush.
     this.#flusher.switchTo(this.#flushed(), stack.head.path, [
-      {sync: done => fdatasync(old.fd, done), synced: () => void this.#reader.settled().then(() => this.#retire(old))},
+      {sync: done => fdatasync(old.fd, done), synced: () => void this.#retired.release([old])},
       syncDirectoryOnce(path, disk, () => {
         // Not before: until then a power cut brings back the volume.meta that names it. An open removes it as well.
         this.#oldNames = removeOldNames(path, oldName, disk).catch(() => undefined)
@@ -324,10 +325,8 @@ export class ReplicaVolume implements AsyncDisposable {
       const before = stack.replaceBelow(files, map)
       if (complete) stack.setIncomplete(false)
       this.#directory.contents = {...found, volume: this.#directory.meta}
-      for (const file of before) this.#retired.add(file)
-      void this.#reader.settled().then(() => {
-        for (const file of before) this.#retire(file)
-      })
+      this.#retired.add(before)
+      void this.#retired.release(before)
     } finally {
       this.#locks.release(ticket)
     }
@@ -361,10 +360,8 @@ export class ReplicaVolume implements AsyncDisposable {
     const layer = contents.chain.find(({file}) => file === upper)!
     stack.merge([...merged], openLayerFile(path, {...layer, sizeBytes}, false))
     // Reads in flight still use them; closing waits for those.
-    for (const file of merged) this.#retired.add(file)
-    void this.#reader.settled().then(() => {
-      for (const file of merged) this.#retire(file)
-    })
+    this.#retired.add(merged)
+    void this.#retired.release(merged)
   }
 
   /** A layer is gone from the disk, and nothing stood on it. */
@@ -390,10 +387,6 @@ export class ReplicaVolume implements AsyncDisposable {
   /** How the files in the directory are changed. */
   get disk(): DiskSteps {
     return this.#directory.disk
-  }
-
-  #retire(file: LayerFile): void {
-    if (this.#retired.delete(file)) file.close()
   }
 
   #flushed(): number[] {
@@ -439,7 +432,7 @@ export class ReplicaVolume implements AsyncDisposable {
     } finally {
       await this.#directory.metaSettled()
       await this.#atomic.close()
-      for (const file of this.#retired) this.#retire(file)
+      this.#retired.close()
       this.#prepared?.frozenFile.close()
       this.#prepared?.headFile.close()
     }
