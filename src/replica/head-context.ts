@@ -16,6 +16,11 @@ export interface HeadContext {
   readonly counter: RevisionCounter | undefined
 }
 
+/** What a flush makes durable: the head, and the revision counter where there is one. File descriptors. */
+export function syncedFiles({stack, counter}: Pick<HeadContext, 'stack' | 'counter'>): number[] {
+  return counter === undefined ? [stack.head.fd] : [stack.head.fd, counter.fd]
+}
+
 /** Throws RangeError unless [offset, offset+length) lies inside the volume. Bytes. */
 export function checkRange(stack: LayerStack, offset: number, length: number): void {
   if (offset >= 0 && length >= 0 && offset + length <= stack.sizeBytes) return

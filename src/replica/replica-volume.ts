@@ -1,4 +1,4 @@
-import {fdatasync, fstatSync} from 'node:fs'
+import {fstatSync} from 'node:fs'
 import type {Cleanup} from '../lib/cleanup.js'
 import {LonghornError} from '../lib/errors.js'
 import type {ExtentScanner} from '../lib/sys/file-extents.js'
@@ -8,7 +8,7 @@ import type {DiskSteps} from './disk-steps.js'
 import {Flusher} from './flusher.js'
 import {Gate} from './gate.js'
 import {HeadAtomicWriter} from './head-atomic-writer.js'
-import {heldByHead} from './head-context.js'
+import {heldByHead, syncedFiles} from './head-context.js'
 import {HeadRepairer} from './head-repairer.js'
 import {HeadWriter} from './head-writer.js'
 import {HeadZeroer} from './head-zeroer.js'
@@ -17,13 +17,12 @@ import {LayerReader, type BlockStatus} from './layer-reader.js'
 import {openLayerFile} from './layer-file.js'
 import type {LayerMeta} from './layer-meta.js'
 import {loadFrozenLayers, type LayerStack} from './layer-stack.js'
-import {ioFailure} from './io-failure.js'
 import {OpenDirectory} from './open-directory.js'
 import {RangeLock} from './range-lock.js'
 import {RetiredFiles} from './retired-files.js'
 import type {RevisionCounter} from './revision-counter.js'
-import {commitPrepared, discardPrepared, prepareSnapshot, removeOldNames, syncDirectoryOnce, withSnapshot, type PreparedSnapshot, type SnapshotSpec} from './snapshot.js'
-import {BLOCK_BYTES} from './sector-map.js'
+import type {SnapshotSpec} from './snapshot.js'
+import {SnapshotTaker} from './snapshot-taker.js'
 import type {VolumeMeta} from './volume-meta.js'
 
 /** What `openReplica` has acquired. */
@@ -69,10 +68,8 @@ export class ReplicaVolume implements AsyncDisposable {
   readonly #repairer: HeadRepairer
   readonly #atomic: HeadAtomicWriter
   #closing: Promise<void> | undefined
-  #prepared: PreparedSnapshot | undefined
   readonly #retired: RetiredFiles
-  /** The removal of the names that the last frozen layer had as a head. */
-  #oldNames: Promise<void> = Promise.resolve()
+  readonly #snapshots: SnapshotTaker
 
   constructor(opened: OpenedReplica) {
     const {stack, counter} = opened
@@ -81,7 +78,7 @@ export class ReplicaVolume implements AsyncDisposable {
     this.#gate = new Gate(reason => {
       this.#recordFailure(reason)
     })
-    this.#flusher = new Flusher(this.#flushed(), stack.head.path, this.#gate)
+    this.#flusher = new Flusher(syncedFiles(opened), stack.head.path, this.#gate)
     this.#reader = new LayerReader(stack)
     this.#retired = new RetiredFiles(this.#reader)
     const context = {stack, counter, reader: this.#reader, locks: this.#locks, flusher: this.#flusher, gate: this.#gate}
@@ -89,6 +86,7 @@ export class ReplicaVolume implements AsyncDisposable {
     this.#zeroer = new HeadZeroer(context, this.#writer)
     this.#repairer = new HeadRepairer(context, this.#writer)
     this.#atomic = new HeadAtomicWriter(context, this.#writer, new AtomicJournal(opened.directory.path, opened.disk))
+    this.#snapshots = new SnapshotTaker(context, this.#directory, this.#retired)
   }
 
   get sizeBytes(): number {
@@ -237,70 +235,19 @@ export class ReplicaVolume implements AsyncDisposable {
     })
   }
 
-  /**
-   * Does everything for a snapshot but the step that takes it, while the volume goes on being written; what was prepared
-   * before is taken back. Throws CONFLICT when there is such a snapshot already, USAGE for a name that cannot be one.
-   */
-  async prepareSnapshot(spec: SnapshotSpec): Promise<void> {
-    this.#admit()
-    checkGrowth(this.sizeBytes, spec.growTo)
-    await this.discardPrepared()
-    const {contents, meta, disk} = this.#directory
-    try {
-      this.#prepared = await prepareSnapshot(contents, meta, spec, disk)
-    } catch (error) {
-      throw ioFailure(`preparing snapshot ${spec.name} in ${contents.path}`, error)
-    }
+  /** Does everything for a snapshot but the step that takes it, while the volume goes on being written; see SnapshotTaker. */
+  prepareSnapshot(spec: SnapshotSpec): Promise<void> {
+    return this.#snapshots.prepare(spec)
   }
 
   /** Takes back what prepareSnapshot() did, if it has not become a snapshot. */
-  async discardPrepared(): Promise<void> {
-    const prepared = this.#prepared
-    this.#prepared = undefined
-    if (prepared !== undefined) await discardPrepared(this.#directory.path, prepared, this.#directory.disk)
+  discardPrepared(): Promise<void> {
+    return this.#snapshots.discard()
   }
 
-  /**
-   * Freezes the volume as it is: every change that was done before this call is in the snapshot, those asked for while it
-   * runs wait and are not. It takes a rename when it was prepared. It survives a crash at once and a power cut from the
-   * next flush on. When this rejects nothing has changed. Errors as those of prepareSnapshot().
-   */
-  async snapshot(spec: SnapshotSpec): Promise<void> {
-    if (this.#prepared?.spec.name !== spec.name) await this.prepareSnapshot(spec)
-    const prepared = this.#prepared!
-    const ticket = this.#locks.acquire(0, Infinity)
-    try {
-      if (ticket.ready !== undefined) await ticket.ready
-      this.#admit()
-      await this.#directory.replaceMeta(() => commitPrepared(this.#directory.path, this.#directory.disk))
-      this.#prepared = undefined
-      this.#freeze(prepared)
-    } catch (error) {
-      await this.discardPrepared().catch(() => undefined)
-      throw ioFailure(`taking snapshot ${spec.name} in ${this.#directory.path}`, error)
-    } finally {
-      this.#locks.release(ticket)
-    }
-  }
-
-  /** The snapshot has been taken on disk: goes on with the new head. */
-  #freeze(prepared: PreparedSnapshot): void {
-    const {stack} = this.#opened
-    const {contents, path, disk} = this.#directory
-    const oldName = stack.head.file
-    if (prepared.volume.sizeBytes > stack.sizeBytes) stack.grow(prepared.volume.sizeBytes)
-    const old = stack.push(prepared.frozenFile, prepared.headFile)
-    this.#retired.add([old])
-    this.#directory.meta = prepared.volume
-    this.#directory.contents = withSnapshot(contents, prepared)
-    // What the frozen layer has in memory still, and the names, go to the disk with the next flush.
-    this.#flusher.switchTo(this.#flushed(), stack.head.path, [
-      {sync: done => fdatasync(old.fd, done), synced: () => void this.#retired.release([old])},
-      syncDirectoryOnce(path, disk, () => {
-        // Not before: until then a power cut brings back the volume.meta that names it. An open removes it as well.
-        this.#oldNames = removeOldNames(path, oldName, disk).catch(() => undefined)
-      }),
-    ])
+  /** Freezes the volume as it is: what was done before this call is in the snapshot; see SnapshotTaker. */
+  snapshot(spec: SnapshotSpec): Promise<void> {
+    return this.#snapshots.take(spec)
   }
 
   /**
@@ -310,7 +257,7 @@ export class ReplicaVolume implements AsyncDisposable {
    */
   async reload(complete: boolean): Promise<void> {
     this.#admit()
-    await this.discardPrepared()
+    await this.#snapshots.discard()
     const {stack} = this.#opened
     const {path} = this.#directory
     const found = await readReplicaDirectory(path)
@@ -389,11 +336,6 @@ export class ReplicaVolume implements AsyncDisposable {
     return this.#directory.disk
   }
 
-  #flushed(): number[] {
-    const {stack, counter} = this.#opened
-    return counter === undefined ? [stack.head.fd] : [stack.head.fd, counter.fd]
-  }
-
   /**
    * Finishes what has been admitted, flushes, records durably that the replica is clean, and gives everything back.
    * When the flush fails, or has failed before, the replica stays dirty and this rejects. Safe twice.
@@ -422,10 +364,10 @@ export class ReplicaVolume implements AsyncDisposable {
     try {
       if (!clean) return
       // What cannot be removed is found by the next open, and is no reason to stay dirty.
-      await this.discardPrepared().catch(() => undefined)
+      await this.#snapshots.discard().catch(() => undefined)
       if (failed !== undefined) throw failed
       await this.#flusher.sync()
-      await this.#oldNames
+      await this.#snapshots.settled()
       // What is missing, or may differ, is not made good by closing.
       if (this.joining || this.#opened.staysDirty === true) return
       await this.#directory.changeMeta({dirty: false})
@@ -433,8 +375,7 @@ export class ReplicaVolume implements AsyncDisposable {
       await this.#directory.metaSettled()
       await this.#atomic.close()
       this.#retired.close()
-      this.#prepared?.frozenFile.close()
-      this.#prepared?.headFile.close()
+      this.#snapshots.close()
     }
   }
 
@@ -446,11 +387,4 @@ export class ReplicaVolume implements AsyncDisposable {
     // The disk has just failed, so this may fail as well: then all there is is the Dirty flag, which is set already.
     this.#directory.changeMeta({error: reason.message}).catch(() => undefined)
   }
-}
-
-/** Throws USAGE for a size that a volume cannot become. */
-function checkGrowth(sizeBytes: number, growTo: number | undefined): void {
-  if (growTo === undefined) return
-  if (growTo % BLOCK_BYTES !== 0) throw new LonghornError('USAGE', `a volume cannot be expanded to ${growTo} bytes: expected a multiple of ${BLOCK_BYTES}`)
-  if (growTo <= sizeBytes) throw new LonghornError('USAGE', `a volume of ${sizeBytes} bytes cannot be expanded to ${growTo}`)
 }
