@@ -6,17 +6,17 @@ import {AtomicJournal, type JournalledWrite} from './atomic-journal.js'
 import type {DirectoryLock} from './directory-lock.js'
 import type {DiskSteps} from './disk-steps.js'
 import {Flusher} from './flusher.js'
+import {FrozenLayers} from './frozen-layers.js'
 import {Gate} from './gate.js'
 import {HeadAtomicWriter} from './head-atomic-writer.js'
 import {heldByHead, syncedFiles} from './head-context.js'
 import {HeadRepairer} from './head-repairer.js'
 import {HeadWriter} from './head-writer.js'
 import {HeadZeroer} from './head-zeroer.js'
-import {readReplicaDirectory, type ReplicaDirectory} from './layer-chain.js'
+import type {ReplicaDirectory} from './layer-chain.js'
 import {LayerReader, type BlockStatus} from './layer-reader.js'
-import {openLayerFile} from './layer-file.js'
 import type {LayerMeta} from './layer-meta.js'
-import {loadFrozenLayers, type LayerStack} from './layer-stack.js'
+import type {LayerStack} from './layer-stack.js'
 import {OpenDirectory} from './open-directory.js'
 import {RangeLock} from './range-lock.js'
 import {RetiredFiles} from './retired-files.js'
@@ -70,6 +70,7 @@ export class ReplicaVolume implements AsyncDisposable {
   #closing: Promise<void> | undefined
   readonly #retired: RetiredFiles
   readonly #snapshots: SnapshotTaker
+  readonly #frozen: FrozenLayers
 
   constructor(opened: OpenedReplica) {
     const {stack, counter} = opened
@@ -87,6 +88,7 @@ export class ReplicaVolume implements AsyncDisposable {
     this.#repairer = new HeadRepairer(context, this.#writer)
     this.#atomic = new HeadAtomicWriter(context, this.#writer, new AtomicJournal(opened.directory.path, opened.disk))
     this.#snapshots = new SnapshotTaker(context, this.#directory, this.#retired)
+    this.#frozen = new FrozenLayers(context, this.#directory, this.#retired)
   }
 
   get sizeBytes(): number {
@@ -148,21 +150,9 @@ export class ReplicaVolume implements AsyncDisposable {
     return this.#opened.stack.fetchBelow !== undefined
   }
 
-  /**
-   * What was missing below is here: puts it under the layers that there are. `base` holds the files of those layers, `directory` is
-   * everything as it is now. From now on it can be read. Rejects when it has failed meanwhile.
-   */
-  async complete(base: LayerStack, directory: ReplicaDirectory): Promise<void> {
-    const ticket = this.#locks.acquire(0, Infinity)
-    try {
-      if (ticket.ready !== undefined) await ticket.ready
-      this.#admit()
-      this.#opened.stack.complete(base)
-      this.#directory.contents = directory
-      await this.#directory.changeMeta({rebuilding: false, parent: directory.chain.at(-1)!.meta.parent})
-    } finally {
-      this.#locks.release(ticket)
-    }
+  /** What was missing below is here: puts it under the layers that there are; see FrozenLayers. */
+  complete(base: LayerStack, directory: ReplicaDirectory): Promise<void> {
+    return this.#frozen.complete(base, directory)
   }
 
   /** Reads into `target` from `start`: at once when it is in memory, else in the thread pool. */
@@ -250,65 +240,22 @@ export class ReplicaVolume implements AsyncDisposable {
     return this.#snapshots.take(spec)
   }
 
-  /**
-   * Takes what lies below the head from the directory again, where other files have been put meanwhile. I/O goes on; the head, and with
-   * it every write, stays. `complete`: the layers are all there now, also where volume.meta does not say so yet.
-   * Errors as those of readReplicaDirectory(), with nothing changed.
-   */
+  /** Takes what lies below the head from the directory again, where other files have been put meanwhile; see FrozenLayers. */
   async reload(complete: boolean): Promise<void> {
     this.#admit()
     await this.#snapshots.discard()
-    const {stack} = this.#opened
-    const {path} = this.#directory
-    const found = await readReplicaDirectory(path)
-    const head = found.chain.at(-1)!
-    if (head.file !== stack.head.file || found.volume.sizeBytes !== stack.sizeBytes) {
-      throw new LonghornError('CORRUPT', `${path}: volume.meta is about another head or size than the open replica`)
-    }
-    const {files, map} = await loadFrozenLayers(path, found.chain, stack.sizeBytes, stack.scanner)
-    const ticket = this.#locks.acquire(0, Infinity)
-    try {
-      if (ticket.ready !== undefined) await ticket.ready
-      const before = stack.replaceBelow(files, map)
-      if (complete) stack.setIncomplete(false)
-      this.#directory.contents = {...found, volume: this.#directory.meta}
-      this.#retired.add(before)
-      void this.#retired.release(before)
-    } finally {
-      this.#locks.release(ticket)
-    }
+    await this.#frozen.reload(complete)
   }
 
   /** Records durably that the layers below the head are not complete, or that they are. */
   async setRebuilding(rebuilding: boolean): Promise<void> {
     this.#admit()
-    const {stack} = this.#opened
-    const before = this.#directory.meta
-    if (rebuilding) stack.setIncomplete(true)
-    try {
-      await this.#directory.changeMeta({rebuilding})
-    } catch (error) {
-      this.#directory.meta = {...this.#directory.meta, rebuilding: before.rebuilding}
-      stack.setIncomplete(before.rebuilding)
-      throw error
-    }
-    const {contents} = this.#directory
-    this.#directory.contents = {...contents, volume: {...contents.volume, rebuilding}}
-    stack.setIncomplete(rebuilding)
+    await this.#frozen.setRebuilding(rebuilding)
   }
 
   /** Two frozen layers have become one on disk, under the name of `upper`: goes on with that. */
   mergeLayers(lower: string, upper: string, meta: LayerMeta, sizeBytes: number): void {
-    const {stack} = this.#opened
-    const merged = new Set(stack.files.filter(({file}) => file === lower || file === upper))
-    this.describeLayer(upper, meta)
-    if (merged.size === 0) return
-    const {contents, path} = this.#directory
-    const layer = contents.chain.find(({file}) => file === upper)!
-    stack.merge([...merged], openLayerFile(path, {...layer, sizeBytes}, false))
-    // Reads in flight still use them; closing waits for those.
-    this.#retired.add(merged)
-    void this.#retired.release(merged)
+    this.#frozen.merge(lower, upper, meta, sizeBytes)
   }
 
   /** A layer is gone from the disk, and nothing stood on it. */
