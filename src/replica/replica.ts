@@ -14,7 +14,8 @@ import {openReplica} from './open-replica.js'
 import {ReplicaDevice} from './replica-device.js'
 import type {ReplicaVolume} from './replica-volume.js'
 import {deleteReplicaFiles} from './disk-removal.js'
-import {Purge, type Exclusive, type PurgeStatus} from './purge/purge.js'
+import {CurrentPurge} from './purge/current-purge.js'
+import type {Exclusive, PurgeStatus} from './purge/purge.js'
 import {realDisk} from './disk-steps.js'
 import type {Membership, ReplicaRecord} from './membership.js'
 import {finishRebuild} from './rebuild/finish.js'
@@ -82,7 +83,7 @@ export class Replica {
   readonly #repeats: RepeatLog
   readonly #lock: DirectoryLock
   #session: Session | undefined
-  #purge: Purge | undefined
+  readonly #purge: CurrentPurge
   /** Layers that others are reading. */
   #exports = 0
   readonly #record: RecordKeeper
@@ -96,6 +97,7 @@ export class Replica {
     this.#data = data
     this.#log = log
     this.#repeats = new RepeatLog(log)
+    this.#purge = new CurrentPurge(log)
     this.#record = new RecordKeeper(directory, log)
     this.restores = new RestoreKeeper(directory, log)
     data.openExport = hello => this.#export(hello)
@@ -319,7 +321,7 @@ export class Replica {
           return step()
         })
       await this.scrubber.settled()
-      this.#purge = Purge.start(session.volume, exclusive, this.#log)
+      this.#purge.start(session.volume, exclusive)
     })
   }
 
@@ -329,20 +331,20 @@ export class Replica {
   }
 
   get isPurging(): boolean {
-    return this.#purge?.status.state === 'in_progress'
+    return this.#purge.isRunning
   }
 
   /** Resolves when no purge runs, in whatever way it ended. */
   async purgeEnded(): Promise<void> {
-    await this.#purge?.ended()
+    await this.#purge.ended()
   }
 
   /** Ends a purge, for what is worth more. What it has not done the next one does. */
   async breakOffPurge(why: string): Promise<void> {
     if (!this.isPurging) return
     this.#log.warn(`the purge is broken off: ${why}`)
-    this.#purge?.breakOff()
-    await this.#purge?.ended()
+    this.#purge.breakOff()
+    await this.#purge.ended()
   }
 
   /** The volume while it is open. Throws CONFLICT. */
@@ -352,7 +354,7 @@ export class Replica {
 
   /** Of the last purge since the process began. */
   get purgeStatus(): PurgeStatus {
-    return this.#purge?.status ?? {state: '', progress: 0, error: ''}
+    return this.#purge.status
   }
 
   /** Continues the revision counter from another number. CONFLICT when the replica is not open or counts nothing. */
@@ -372,7 +374,7 @@ export class Replica {
 
   /** Forgets what has come of the last purge, unless it is running. */
   resetStatus(): void {
-    if (this.#purge?.status.state !== 'in_progress') this.#purge = undefined
+    this.#purge.forget()
   }
 
   /** Finishes what was admitted, flushes and records that the replica is clean. Success when it is not open. */
@@ -393,7 +395,7 @@ export class Replica {
   async giveBack(): Promise<void> {
     try {
       await this.close()
-      await this.#purge?.ended()
+      await this.#purge.ended()
       await this.hasher.close()
       await this.scrubber.settled()
     } finally {
@@ -424,7 +426,7 @@ export class Replica {
     this.#data.serve(undefined)
     this.#session = undefined
     // Its next step in turn is refused; what it does out of turn ends here.
-    this.#purge?.breakOff()
+    this.#purge.breakOff()
     if (session.rebuild !== undefined) {
       await session.rebuild.stop()
       this.#lastRebuild = session.rebuild.status
@@ -506,7 +508,7 @@ export class Replica {
 
   /** Keeps purges away until the function that is returned is called. BUSY while there is one. `what` uses the layers, for the error of the next one. */
   useLayers(what: string): () => void {
-    if (this.#purge?.status.state === 'in_progress') throw new LonghornError('BUSY', `the replica in ${this.directory} is purging snapshots: try again when that is done`)
+    if (this.isPurging) throw new LonghornError('BUSY', `the replica in ${this.directory} is purging snapshots: try again when that is done`)
     this.transfers.add(what)
     return () => void this.transfers.delete(what)
   }
@@ -516,7 +518,7 @@ export class Replica {
     if (transfer !== undefined) throw new LonghornError('BUSY', `the replica in ${this.directory} is busy with ${transfer}: try again when that is done`)
     if (this.#session?.rebuild !== undefined) throw new LonghornError('BUSY', `the replica in ${this.directory} is being rebuilt`)
     if (this.#exports > 0) throw new LonghornError('BUSY', `the layers in ${this.directory} are being read to rebuild another replica`)
-    if (this.#purge?.status.state === 'in_progress') throw new LonghornError('BUSY', `the replica in ${this.directory} is already purging`)
+    if (this.isPurging) throw new LonghornError('BUSY', `the replica in ${this.directory} is already purging`)
   }
 
   /** Runs `step` when the steps before it are done, whatever came of them. */
