@@ -8,6 +8,7 @@ import type {ExportHello} from '../protocol/hello.js'
 import type {DataServer, Export} from './data-server.js'
 import {DirectoryLock} from './directory-lock.js'
 import {readReplicaDirectory, readVolumeMeta, type ReplicaDirectory} from './layer-chain.js'
+import {LayerUse} from './layer-use.js'
 import {isHeadName} from './layer-names.js'
 import {writeLayerMeta} from './layer-meta-file.js'
 import {openReplica} from './open-replica.js'
@@ -75,8 +76,6 @@ export class Replica {
   readonly hasher: SnapshotHasher
   readonly scrubber: LayerScrubber
   readonly restores: RestoreKeeper
-  /** What is reading or replacing files of frozen layers right now; a purge would change them meanwhile. */
-  readonly transfers = new Set<string>()
   readonly #data: DataServer
   readonly #log: Log
   /** What may happen with every request. */
@@ -84,8 +83,7 @@ export class Replica {
   readonly #lock: DirectoryLock
   #session: Session | undefined
   readonly #purge: CurrentPurge
-  /** Layers that others are reading. */
-  #exports = 0
+  readonly #layers: LayerUse
   readonly #record: RecordKeeper
   /** Layers are being marked because of an unmap. */
   #marking = false
@@ -98,6 +96,7 @@ export class Replica {
     this.#log = log
     this.#repeats = new RepeatLog(log)
     this.#purge = new CurrentPurge(log)
+    this.#layers = new LayerUse(directory, this.#purge)
     this.#record = new RecordKeeper(directory, log)
     this.restores = new RestoreKeeper(directory, log)
     data.openExport = hello => this.#export(hello)
@@ -294,7 +293,7 @@ export class Replica {
   changeLayers<T>(step: (volume: ReplicaVolume) => Promise<T>): Promise<T> {
     return this.#inTurn(() => {
       const {volume} = this.#opened()
-      this.#refuseWhileLayersAreUsed()
+      this.#layers.refuseChange(this.#session?.rebuild !== undefined)
       return step(volume)
     })
   }
@@ -314,7 +313,7 @@ export class Replica {
   purge(): Promise<void> {
     return this.#inTurn(async () => {
       const session = this.#opened()
-      this.#refuseWhileLayersAreUsed()
+      this.#layers.refuseChange(this.#session?.rebuild !== undefined)
       const exclusive: Exclusive = step =>
         this.#inTurn(async () => {
           if (this.#session?.volume !== session.volume) throw new LonghornError('INTERRUPTED', 'the replica was closed')
@@ -328,6 +327,16 @@ export class Replica {
   /** What it knows of itself and its volume. */
   get record(): ReplicaRecord | undefined {
     return this.#record.record
+  }
+
+  /** What is reading or replacing files of frozen layers right now; a purge would change them meanwhile. */
+  get transfers(): Set<string> {
+    return this.#layers.transfers
+  }
+
+  /** Keeps purges away until the function that is returned is called. BUSY while there is one. `what` uses the layers, for the error of the next one. */
+  useLayers(what: string): () => void {
+    return this.#layers.begin(what)
   }
 
   get isPurging(): boolean {
@@ -441,19 +450,19 @@ export class Replica {
 
   async #export(hello: ExportHello): Promise<Export> {
     if (this.#session === undefined || this.#session.rebuild !== undefined) throw new LonghornError('CONFLICT', 'this replica is no source: it is closed, or being rebuilt itself')
-    this.#exports += 1
+    this.#layers.beginExport()
     try {
       // Another replica is worth more than space.
       await this.breakOffPurge('the layers are needed to rebuild another replica')
       // In turn: a snapshot that is taken meanwhile replaces files while the directory is being read.
       const opened = await this.#inTurn(() => openExport(this.directory, hello, this.#log))
       const close = (): void => {
-        this.#exports -= 1
+        this.#layers.endExport()
         opened.close()
       }
       return {device: opened.device, close}
     } catch (error) {
-      this.#exports -= 1
+      this.#layers.endExport()
       throw error
     }
   }
@@ -504,21 +513,6 @@ export class Replica {
       for (const layer of layersToMark(volume.directory)) await this.#markRemoved(layer)
     })
     marked.catch((error: unknown) => this.#log.warn({err: error}, 'snapshots could not be marked as removed')).finally(() => (this.#marking = false))
-  }
-
-  /** Keeps purges away until the function that is returned is called. BUSY while there is one. `what` uses the layers, for the error of the next one. */
-  useLayers(what: string): () => void {
-    if (this.isPurging) throw new LonghornError('BUSY', `the replica in ${this.directory} is purging snapshots: try again when that is done`)
-    this.transfers.add(what)
-    return () => void this.transfers.delete(what)
-  }
-
-  #refuseWhileLayersAreUsed(): void {
-    const [transfer] = this.transfers
-    if (transfer !== undefined) throw new LonghornError('BUSY', `the replica in ${this.directory} is busy with ${transfer}: try again when that is done`)
-    if (this.#session?.rebuild !== undefined) throw new LonghornError('BUSY', `the replica in ${this.directory} is being rebuilt`)
-    if (this.#exports > 0) throw new LonghornError('BUSY', `the layers in ${this.directory} are being read to rebuild another replica`)
-    if (this.isPurging) throw new LonghornError('BUSY', `the replica in ${this.directory} is already purging`)
   }
 
   /** Runs `step` when the steps before it are done, whatever came of them. */
