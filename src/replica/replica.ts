@@ -9,8 +9,6 @@ import type {DataServer, Export} from './data-server.js'
 import {DirectoryLock} from './directory-lock.js'
 import {readReplicaDirectory, readVolumeMeta, type ReplicaDirectory} from './layer-chain.js'
 import {LayerUse} from './layer-use.js'
-import {isHeadName} from './layer-names.js'
-import {writeLayerMeta} from './layer-meta-file.js'
 import {openReplica} from './open-replica.js'
 import {ReplicaDevice} from './replica-device.js'
 import type {ReplicaVolume} from './replica-volume.js'
@@ -28,9 +26,10 @@ import {Rebuild, type RebuildRequest, type RebuildStatus} from './rebuild/rebuil
 import {RecentChange} from './recent-change.js'
 import {RecordKeeper} from './record-keeper.js'
 import {RestoreKeeper} from './backup/restore-record.js'
-import {layersToMark, ReplicaSettings} from './replica-settings.js'
+import {ReplicaSettings} from './replica-settings.js'
 import {revertDirectory} from './revert.js'
 import {expansionSpec, type SnapshotSpec} from './snapshot.js'
+import {SnapshotMarker} from './snapshot-marker.js'
 
 /** Upstream's names for what a replica is doing; engines look at them. */
 export type ReplicaState = 'initial' | 'closed' | 'open' | 'dirty' | 'rebuilding' | 'error'
@@ -85,8 +84,7 @@ export class Replica {
   readonly #purge: CurrentPurge
   readonly #layers: LayerUse
   readonly #record: RecordKeeper
-  /** Layers are being marked because of an unmap. */
-  #marking = false
+  readonly #marker: SnapshotMarker
   #queue: Promise<unknown> = Promise.resolve()
 
   private constructor(directory: string, lock: DirectoryLock, data: DataServer, log: Log) {
@@ -102,6 +100,7 @@ export class Replica {
     data.openExport = hello => this.#export(hello)
     this.hasher = new SnapshotHasher(directory, log)
     this.scrubber = new LayerScrubber(this)
+    this.#marker = new SnapshotMarker(this, log)
   }
 
   /**
@@ -286,7 +285,7 @@ export class Replica {
 
   /** Marks a snapshot (a file name) as removed: a purge gives its space back. One that is not there is success. */
   markRemoved(layer: string): Promise<void> {
-    return this.#inTurn(() => this.#markRemoved(layer))
+    return this.#marker.mark(layer)
   }
 
   /** Runs a step that changes the layers of the open replica, while nothing else does. CONFLICT when it is not open, BUSY during a purge. */
@@ -424,7 +423,7 @@ export class Replica {
   }
 
   #serve(opened: Omit<Session, 'device'>): void {
-    const device = new ReplicaDevice(opened.volume, (error, operation) => this.#ioFailed(error, operation), () => this.#unmapped(opened.volume))
+    const device = new ReplicaDevice(opened.volume, (error, operation) => this.#ioFailed(error, operation), () => this.#marker.unmapped(opened.volume))
     this.#session = {...opened, device}
     this.#data.serve({device, session: opened.id, strict: opened.strict})
   }
@@ -491,28 +490,6 @@ export class Replica {
   #ioFailed(error: unknown, operation: string): void {
     const code = error instanceof LonghornError ? error.code : ''
     this.#repeats.error(`${operation} ${code}`, {operation, err: error}, 'a request failed')
-  }
-
-  async #markRemoved(layer: string): Promise<void> {
-    if (isHeadName(layer)) throw new LonghornError('USAGE', `${layer} is the head of the volume and no snapshot`)
-    const {directory, volume} = await this.describe()
-    const found = [...(directory?.chain ?? []), ...(directory?.others ?? [])].find(one => one.file === layer)
-    if (found === undefined || found.meta.removed) return
-    const meta = {...found.meta, removed: true}
-    await writeLayerMeta(this.directory, layer, meta)
-    volume?.describeLayer(layer, meta)
-    this.#log.info({snapshot: layer}, 'snapshot marked as removed')
-  }
-
-  /** Space has been given up in the head. What has to be marked is, soon after: the unmap itself does not wait for it. */
-  #unmapped(volume: ReplicaVolume): void {
-    if (!this.settings.markOnUnmap || this.#marking || layersToMark(volume.directory).length === 0) return
-    this.#marking = true
-    const marked = this.#inTurn(async () => {
-      if (this.#session?.volume !== volume) return
-      for (const layer of layersToMark(volume.directory)) await this.#markRemoved(layer)
-    })
-    marked.catch((error: unknown) => this.#log.warn({err: error}, 'snapshots could not be marked as removed')).finally(() => (this.#marking = false))
   }
 
   /** Runs `step` when the steps before it are done, whatever came of them. */
