@@ -16,6 +16,11 @@ export interface HeadContext {
   readonly counter: RevisionCounter | undefined
 }
 
+/** What a flush makes durable: the head, and the revision counter where there is one. File descriptors. */
+export function syncedFiles({stack, counter}: Pick<HeadContext, 'stack' | 'counter'>): number[] {
+  return counter === undefined ? [stack.head.fd] : [stack.head.fd, counter.fd]
+}
+
 /** Throws RangeError unless [offset, offset+length) lies inside the volume. Bytes. */
 export function checkRange(stack: LayerStack, offset: number, length: number): void {
   if (offset >= 0 && length >= 0 && offset + length <= stack.sizeBytes) return
@@ -30,4 +35,16 @@ export function firstBlock(offset: number): number {
 /** The first block wholly behind a range. */
 export function endBlock(offset: number, length: number): number {
   return Math.ceil((offset + length) / BLOCK_BYTES)
+}
+
+/** The blocks in a range, which begins with one, that the head holds: whatever lies below them cannot be seen. Bytes. */
+export function heldByHead({map, headNumber, sizeBytes}: LayerStack, offset: number, length: number): {offset: number; length: number}[] {
+  const end = endBlock(0, Math.min(offset + length, sizeBytes))
+  const ranges: {offset: number; length: number}[] = []
+  for (let block = firstBlock(offset); block < end; ) {
+    const run = map.runLength(block, end - block)
+    if (map.lookup(block) === headNumber) ranges.push({offset: block * BLOCK_BYTES, length: run * BLOCK_BYTES})
+    block += run
+  }
+  return ranges
 }

@@ -1,34 +1,33 @@
-import {fdatasync, fstatSync} from 'node:fs'
+import {fstatSync} from 'node:fs'
 import type {Cleanup} from '../lib/cleanup.js'
 import {LonghornError} from '../lib/errors.js'
 import type {ExtentScanner} from '../lib/sys/file-extents.js'
-import {AtomicJournal, MAX_ATOMIC_BYTES, type JournalledWrite} from './atomic-journal.js'
+import {AtomicJournal, type JournalledWrite} from './atomic-journal.js'
 import type {DirectoryLock} from './directory-lock.js'
 import type {DiskSteps} from './disk-steps.js'
 import {Flusher} from './flusher.js'
+import {FrozenLayers} from './frozen-layers.js'
 import {Gate} from './gate.js'
-import {checkRange, endBlock, firstBlock} from './head-context.js'
+import {HeadAtomicWriter} from './head-atomic-writer.js'
+import {heldByHead, syncedFiles} from './head-context.js'
 import {HeadRepairer} from './head-repairer.js'
 import {HeadWriter} from './head-writer.js'
 import {HeadZeroer} from './head-zeroer.js'
-import {readReplicaDirectory, type Layer, type ReplicaDirectory} from './layer-chain.js'
+import type {ReplicaDirectory} from './layer-chain.js'
 import {LayerReader, type BlockStatus} from './layer-reader.js'
-import {openLayerFile, type LayerFile} from './layer-file.js'
 import type {LayerMeta} from './layer-meta.js'
-import {checksumFile, metaFile} from './layer-names.js'
-import {loadFrozenLayers, type LayerStack} from './layer-stack.js'
-import {ioFailure} from './io-failure.js'
+import type {LayerStack} from './layer-stack.js'
+import {OpenDirectory} from './open-directory.js'
 import {RangeLock} from './range-lock.js'
+import {RetiredFiles} from './retired-files.js'
 import type {RevisionCounter} from './revision-counter.js'
-import {commitPrepared, discardPrepared, prepareSnapshot, removeOldNames, syncDirectoryOnce, withSnapshot, type PreparedSnapshot, type SnapshotSpec} from './snapshot.js'
-import {BLOCK_BYTES} from './sector-map.js'
+import type {SnapshotSpec} from './snapshot.js'
+import {SnapshotTaker} from './snapshot-taker.js'
 import type {VolumeMeta} from './volume-meta.js'
-import {writeVolumeMeta} from './volume-meta-file.js'
 
 /** What `openReplica` has acquired. */
 export interface OpenedReplica {
-  /** Changes with every snapshot. */
-  directory: ReplicaDirectory
+  readonly directory: ReplicaDirectory
   readonly leftovers: readonly string[]
   readonly lock: DirectoryLock
   readonly stack: LayerStack
@@ -59,6 +58,7 @@ export interface LayerUsage {
  */
 export class ReplicaVolume implements AsyncDisposable {
   readonly #opened: OpenedReplica
+  readonly #directory: OpenDirectory
   readonly #gate: Gate
   readonly #flusher: Flusher
   readonly #locks = new RangeLock()
@@ -66,33 +66,29 @@ export class ReplicaVolume implements AsyncDisposable {
   readonly #writer: HeadWriter
   readonly #zeroer: HeadZeroer
   readonly #repairer: HeadRepairer
-  #meta: VolumeMeta
+  readonly #atomic: HeadAtomicWriter
   #closing: Promise<void> | undefined
-  #prepared: PreparedSnapshot | undefined
-  readonly #journal: AtomicJournal
-  /** The last atomic write. */
-  #atomic: Promise<void> = Promise.resolve()
-  /** Files that reads in flight may still use: heads that have become snapshots, until they are synced, and merged layers. */
-  readonly #retired = new Set<LayerFile>()
-  /** The removal of the names that the last frozen layer had as a head. */
-  #oldNames: Promise<void> = Promise.resolve()
-  /** The last rewrite of volume.meta; rewrites wait for each other. */
-  #metaWritten: Promise<void> = Promise.resolve()
+  readonly #retired: RetiredFiles
+  readonly #snapshots: SnapshotTaker
+  readonly #frozen: FrozenLayers
 
   constructor(opened: OpenedReplica) {
     const {stack, counter} = opened
     this.#opened = opened
-    this.#meta = opened.directory.volume
-    this.#journal = new AtomicJournal(opened.directory.path, opened.disk)
+    this.#directory = new OpenDirectory(opened.directory, opened.disk)
     this.#gate = new Gate(reason => {
       this.#recordFailure(reason)
     })
-    this.#flusher = new Flusher(this.#flushed(), stack.head.path, this.#gate)
+    this.#flusher = new Flusher(syncedFiles(opened), stack.head.path, this.#gate)
     this.#reader = new LayerReader(stack)
+    this.#retired = new RetiredFiles(this.#reader)
     const context = {stack, counter, reader: this.#reader, locks: this.#locks, flusher: this.#flusher, gate: this.#gate}
     this.#writer = new HeadWriter(context)
     this.#zeroer = new HeadZeroer(context, this.#writer)
     this.#repairer = new HeadRepairer(context, this.#writer)
+    this.#atomic = new HeadAtomicWriter(context, this.#writer, new AtomicJournal(opened.directory.path, opened.disk))
+    this.#snapshots = new SnapshotTaker(context, this.#directory, this.#retired)
+    this.#frozen = new FrozenLayers(context, this.#directory, this.#retired)
   }
 
   get sizeBytes(): number {
@@ -101,19 +97,17 @@ export class ReplicaVolume implements AsyncDisposable {
 
   /** The directory as it is, but for the sizes of the layers, which are as they were found. */
   get directory(): ReplicaDirectory {
-    return this.#opened.directory
+    return this.#directory.contents
   }
 
   /** Takes note of what the .meta of a layer says from now on. */
   describeLayer(file: string, meta: LayerMeta): void {
-    const changed = (layer: Layer): Layer => (layer.file === file ? {...layer, meta} : layer)
-    const {directory} = this.#opened
-    this.#opened.directory = {...directory, chain: directory.chain.map(changed), others: directory.others.map(changed)}
+    this.#directory.describeLayer(file, meta)
   }
 
   /** What volume.meta says now. */
   get meta(): VolumeMeta {
-    return this.#meta
+    return this.#directory.meta
   }
 
   /** Grows with what is changed: somebody is using the volume. */
@@ -156,28 +150,15 @@ export class ReplicaVolume implements AsyncDisposable {
     return this.#opened.stack.fetchBelow !== undefined
   }
 
-  /**
-   * What was missing below is here: puts it under the layers that there are. `base` holds the files of those layers, `directory` is
-   * everything as it is now. From now on it can be read. Rejects when it has failed meanwhile.
-   */
-  async complete(base: LayerStack, directory: ReplicaDirectory): Promise<void> {
-    const ticket = this.#locks.acquire(0, Infinity)
-    try {
-      if (ticket.ready !== undefined) await ticket.ready
-      this.#admit()
-      this.#opened.stack.complete(base)
-      this.#opened.directory = directory
-      this.#meta = {...this.#meta, rebuilding: false, parent: directory.chain.at(-1)!.meta.parent}
-      await this.#storeMeta()
-    } finally {
-      this.#locks.release(ticket)
-    }
+  /** What was missing below is here: puts it under the layers that there are; see FrozenLayers. */
+  complete(base: LayerStack, directory: ReplicaDirectory): Promise<void> {
+    return this.#frozen.complete(base, directory)
   }
 
   /** Reads into `target` from `start`: at once when it is in memory, else in the thread pool. */
   read(target: Buffer, start: number, length: number, offset: number): Promise<void> | undefined {
     this.#admit()
-    if (this.joining) throw new LonghornError('CONFLICT', `the replica in ${this.#opened.directory.path} is being rebuilt and cannot be read yet`)
+    if (this.joining) throw new LonghornError('CONFLICT', `the replica in ${this.#directory.path} is being rebuilt and cannot be read yet`)
     return this.#reader.read(target, start, length, offset)
   }
 
@@ -201,67 +182,14 @@ export class ReplicaVolume implements AsyncDisposable {
     return this.#writer.write(source, start, length, offset, durable, continued)
   }
 
-  /**
-   * Writes all of `data`, of at most MAX_ATOMIC_BYTES, or nothing, whatever fails: resolves when it survives a power cut. Nothing else
-   * changes that range meanwhile. `data` belongs to the write until then.
-   */
-  async writeAtomic(data: Buffer, offset: number): Promise<void> {
-    this.#admit()
-    checkRange(this.#opened.stack, offset, data.length)
-    if (data.length > MAX_ATOMIC_BYTES) throw new RangeError(`${data.length} bytes cannot be written at once`)
-    if (data.length === 0) return
-    const ticket = this.#locks.acquire(firstBlock(offset), endBlock(offset, data.length))
-    try {
-      if (ticket.ready !== undefined) await ticket.ready
-      this.#gate.checkFailure()
-      await this.#writer.copyUp(offset, data.length)
-      // There is one journal: whoever follows waits for it.
-      const written = this.#atomic.then(() => this.#writeJournalled(data, offset))
-      this.#atomic = written.catch(() => undefined)
-      await written
-    } finally {
-      this.#locks.release(ticket)
-    }
-  }
-
-  async #writeJournalled(data: Buffer, offset: number): Promise<void> {
-    try {
-      const before = Buffer.allocUnsafe(data.length)
-      await this.#reader.read(before, 0, data.length, offset)
-      await this.#journal.begin(offset, data)
-      this.#opened.counter?.add()
-      try {
-        this.#writer.writeNow(data, 0, data.length, offset)
-      } catch (error) {
-        this.#restore(before, offset)
-        await this.#flusher.sync()
-        await this.#journal.end()
-        throw error
-      }
-      await this.#flusher.sync()
-      await this.#journal.end()
-    } catch (error) {
-      throw ioFailure(`writing ${data.length} bytes at ${offset} at once in ${this.directory.path}`, error)
-    }
-  }
-
-  /** After a write that failed half-way, on a full disk: what the head holds gets its old content back, which takes no space. */
-  #restore(before: Buffer, offset: number): void {
-    const end = offset + before.length
-    for (const held of this.heldByHead({offset: offset - (offset % BLOCK_BYTES), length: before.length + (offset % BLOCK_BYTES)})) {
-      const from = Math.max(offset, held.offset)
-      const to = Math.min(end, held.offset + held.length)
-      if (to > from) this.#writer.writeNow(before, from - offset, to - from, from)
-    }
+  /** Writes all of `data` or nothing, whatever fails; see HeadAtomicWriter. */
+  writeAtomic(data: Buffer, offset: number): Promise<void> {
+    return this.#atomic.write(data, offset)
   }
 
   /** Makes good a write that a crash or power cut interrupted. The replica has just been opened, and nothing has been written. */
-  async finishAtomicWrite({data, offset}: JournalledWrite): Promise<void> {
-    if (offset + data.length > this.sizeBytes) return
-    // Not journalled anew: stopped in the middle of that, there would be no whole journal for it.
-    this.#writer.writeNow(data, 0, data.length, offset)
-    await this.#flusher.sync()
-    await this.#journal.end()
+  finishAtomicWrite(write: JournalledWrite): Promise<void> {
+    return this.#atomic.finish(write)
   }
 
   /** Makes a range read as zeros. `mayUnmap`: without keeping the space where that can be had. */
@@ -297,153 +225,47 @@ export class ReplicaVolume implements AsyncDisposable {
     })
   }
 
-  /**
-   * Does everything for a snapshot but the step that takes it, while the volume goes on being written; what was prepared
-   * before is taken back. Throws CONFLICT when there is such a snapshot already, USAGE for a name that cannot be one.
-   */
-  async prepareSnapshot(spec: SnapshotSpec): Promise<void> {
-    this.#admit()
-    checkGrowth(this.sizeBytes, spec.growTo)
-    await this.discardPrepared()
-    const {directory, disk} = this.#opened
-    try {
-      this.#prepared = await prepareSnapshot(directory, this.#meta, spec, disk)
-    } catch (error) {
-      throw ioFailure(`preparing snapshot ${spec.name} in ${directory.path}`, error)
-    }
+  /** Does everything for a snapshot but the step that takes it, while the volume goes on being written; see SnapshotTaker. */
+  prepareSnapshot(spec: SnapshotSpec): Promise<void> {
+    return this.#snapshots.prepare(spec)
   }
 
   /** Takes back what prepareSnapshot() did, if it has not become a snapshot. */
-  async discardPrepared(): Promise<void> {
-    const prepared = this.#prepared
-    this.#prepared = undefined
-    if (prepared !== undefined) await discardPrepared(this.#opened.directory.path, prepared, this.#opened.disk)
+  discardPrepared(): Promise<void> {
+    return this.#snapshots.discard()
   }
 
-  /**
-   * Freezes the volume as it is: every change that was done before this call is in the snapshot, those asked for while it
-   * runs wait and are not. It takes a rename when it was prepared. It survives a crash at once and a power cut from the
-   * next flush on. When this rejects nothing has changed. Errors as those of prepareSnapshot().
-   */
-  async snapshot(spec: SnapshotSpec): Promise<void> {
-    if (this.#prepared?.spec.name !== spec.name) await this.prepareSnapshot(spec)
-    const prepared = this.#prepared!
-    const ticket = this.#locks.acquire(0, Infinity)
-    try {
-      if (ticket.ready !== undefined) await ticket.ready
-      this.#admit()
-      await this.#afterMeta(() => commitPrepared(this.#opened.directory.path, this.#opened.disk))
-      this.#prepared = undefined
-      this.#freeze(prepared)
-    } catch (error) {
-      await this.discardPrepared().catch(() => undefined)
-      throw ioFailure(`taking snapshot ${spec.name} in ${this.#opened.directory.path}`, error)
-    } finally {
-      this.#locks.release(ticket)
-    }
+  /** Freezes the volume as it is: what was done before this call is in the snapshot; see SnapshotTaker. */
+  snapshot(spec: SnapshotSpec): Promise<void> {
+    return this.#snapshots.take(spec)
   }
 
-  /** The snapshot has been taken on disk: goes on with the new head. */
-  #freeze(prepared: PreparedSnapshot): void {
-    const {directory, stack, disk} = this.#opened
-    const oldName = stack.head.file
-    if (prepared.volume.sizeBytes > stack.sizeBytes) stack.grow(prepared.volume.sizeBytes)
-    const old = stack.push(prepared.frozenFile, prepared.headFile)
-    this.#retired.add(old)
-    this.#meta = prepared.volume
-    this.#opened.directory = withSnapshot(directory, prepared)
-    // What the frozen layer has in memory still, and the names, go to the disk with the next flush.
-    this.#flusher.switchTo(this.#flushed(), stack.head.path, [
-      {sync: done => fdatasync(old.fd, done), synced: () => void this.#reader.settled().then(() => this.#retire(old))},
-      syncDirectoryOnce(directory.path, disk, () => {
-        // Not before: until then a power cut brings back the volume.meta that names it. An open removes it as well.
-        this.#oldNames = removeOldNames(directory.path, oldName, disk).catch(() => undefined)
-      }),
-    ])
-  }
-
-  /**
-   * Takes what lies below the head from the directory again, where other files have been put meanwhile. I/O goes on; the head, and with
-   * it every write, stays. `complete`: the layers are all there now, also where volume.meta does not say so yet.
-   * Errors as those of readReplicaDirectory(), with nothing changed.
-   */
+  /** Takes what lies below the head from the directory again, where other files have been put meanwhile; see FrozenLayers. */
   async reload(complete: boolean): Promise<void> {
     this.#admit()
-    await this.discardPrepared()
-    const {directory, stack} = this.#opened
-    const found = await readReplicaDirectory(directory.path)
-    const head = found.chain.at(-1)!
-    if (head.file !== stack.head.file || found.volume.sizeBytes !== stack.sizeBytes) {
-      throw new LonghornError('CORRUPT', `${directory.path}: volume.meta is about another head or size than the open replica`)
-    }
-    const {files, map} = await loadFrozenLayers(directory.path, found.chain, stack.sizeBytes, stack.scanner)
-    const ticket = this.#locks.acquire(0, Infinity)
-    try {
-      if (ticket.ready !== undefined) await ticket.ready
-      const before = stack.replaceBelow(files, map)
-      if (complete) stack.setIncomplete(false)
-      this.#opened.directory = {...found, volume: this.#meta}
-      for (const file of before) this.#retired.add(file)
-      void this.#reader.settled().then(() => {
-        for (const file of before) this.#retire(file)
-      })
-    } finally {
-      this.#locks.release(ticket)
-    }
+    await this.#snapshots.discard()
+    await this.#frozen.reload(complete)
   }
 
   /** Records durably that the layers below the head are not complete, or that they are. */
   async setRebuilding(rebuilding: boolean): Promise<void> {
     this.#admit()
-    const {stack} = this.#opened
-    const before = this.#meta
-    if (rebuilding) stack.setIncomplete(true)
-    this.#meta = {...before, rebuilding}
-    try {
-      await this.#storeMeta()
-    } catch (error) {
-      this.#meta = {...this.#meta, rebuilding: before.rebuilding}
-      stack.setIncomplete(before.rebuilding)
-      throw error
-    }
-    this.#opened.directory = {...this.#opened.directory, volume: {...this.#opened.directory.volume, rebuilding}}
-    stack.setIncomplete(rebuilding)
+    await this.#frozen.setRebuilding(rebuilding)
   }
 
   /** Two frozen layers have become one on disk, under the name of `upper`: goes on with that. */
   mergeLayers(lower: string, upper: string, meta: LayerMeta, sizeBytes: number): void {
-    const {directory, stack} = this.#opened
-    const merged = new Set(stack.files.filter(({file}) => file === lower || file === upper))
-    this.describeLayer(upper, meta)
-    if (merged.size === 0) return
-    const layer = directory.chain.find(({file}) => file === upper)!
-    stack.merge([...merged], openLayerFile(directory.path, {...layer, sizeBytes}, false))
-    // Reads in flight still use them; closing waits for those.
-    for (const file of merged) this.#retired.add(file)
-    void this.#reader.settled().then(() => {
-      for (const file of merged) this.#retire(file)
-    })
+    this.#frozen.merge(lower, upper, meta, sizeBytes)
   }
 
   /** A layer is gone from the disk, and nothing stood on it. */
   forgetLayer(gone: string): void {
-    const {directory} = this.#opened
-    const names = [gone, metaFile(gone), checksumFile(gone)]
-    const left = (layers: readonly Layer[]): Layer[] => layers.filter(({file}) => file !== gone)
-    this.#opened.directory = {...directory, chain: left(directory.chain), others: left(directory.others), entries: directory.entries.filter(name => !names.includes(name))}
+    this.#directory.forgetLayer(gone)
   }
 
   /** The blocks in a range, which begins with one, that the head holds: whatever lies below them cannot be seen. */
   heldByHead({offset, length}: {readonly offset: number; readonly length: number}): {offset: number; length: number}[] {
-    const {map, headNumber, sizeBytes} = this.#opened.stack
-    const end = endBlock(0, Math.min(offset + length, sizeBytes))
-    const ranges: {offset: number; length: number}[] = []
-    for (let block = firstBlock(offset); block < end; ) {
-      const run = map.runLength(block, end - block)
-      if (map.lookup(block) === headNumber) ranges.push({offset: block * BLOCK_BYTES, length: run * BLOCK_BYTES})
-      block += run
-    }
-    return ranges
+    return heldByHead(this.#opened.stack, offset, length)
   }
 
   /** Resolves when the reads that are under way now are done. */
@@ -458,16 +280,7 @@ export class ReplicaVolume implements AsyncDisposable {
 
   /** How the files in the directory are changed. */
   get disk(): DiskSteps {
-    return this.#opened.disk
-  }
-
-  #retire(file: LayerFile): void {
-    if (this.#retired.delete(file)) file.close()
-  }
-
-  #flushed(): number[] {
-    const {stack, counter} = this.#opened
-    return counter === undefined ? [stack.head.fd] : [stack.head.fd, counter.fd]
+    return this.#directory.disk
   }
 
   /**
@@ -491,27 +304,25 @@ export class ReplicaVolume implements AsyncDisposable {
 
   async #shut(clean: boolean): Promise<void> {
     const failed = this.#gate.failed ? this.#gate.reason : undefined
-    this.#gate.close(new LonghornError('CONFLICT', `the replica in ${this.#opened.directory.path} is closed`))
+    this.#gate.close(new LonghornError('CONFLICT', `the replica in ${this.#directory.path} is closed`))
     await using _owner = this.#opened.owner
     await this.#locks.drained()
     await this.#reader.idle()
     try {
       if (!clean) return
       // What cannot be removed is found by the next open, and is no reason to stay dirty.
-      await this.discardPrepared().catch(() => undefined)
+      await this.#snapshots.discard().catch(() => undefined)
       if (failed !== undefined) throw failed
       await this.#flusher.sync()
-      await this.#oldNames
+      await this.#snapshots.settled()
       // What is missing, or may differ, is not made good by closing.
       if (this.joining || this.#opened.staysDirty === true) return
-      this.#meta = {...this.#meta, dirty: false}
-      await this.#storeMeta()
+      await this.#directory.changeMeta({dirty: false})
     } finally {
-      await this.#metaWritten
-      await this.#journal.close()
-      for (const file of this.#retired) this.#retire(file)
-      this.#prepared?.frozenFile.close()
-      this.#prepared?.headFile.close()
+      await this.#directory.metaSettled()
+      await this.#atomic.close()
+      this.#retired.close()
+      this.#snapshots.close()
     }
   }
 
@@ -520,27 +331,7 @@ export class ReplicaVolume implements AsyncDisposable {
   }
 
   #recordFailure(reason: LonghornError): void {
-    this.#meta = {...this.#meta, error: reason.message}
     // The disk has just failed, so this may fail as well: then all there is is the Dirty flag, which is set already.
-    this.#storeMeta().catch(() => undefined)
+    this.#directory.changeMeta({error: reason.message}).catch(() => undefined)
   }
-
-  #storeMeta(): Promise<void> {
-    const {directory, disk} = this.#opened
-    return this.#afterMeta(() => writeVolumeMeta(directory.path, this.#meta, disk))
-  }
-
-  /** Replaces volume.meta when the replacements before are done. */
-  #afterMeta(replace: () => Promise<void>): Promise<void> {
-    const written = this.#metaWritten.then(replace)
-    this.#metaWritten = written.catch(() => undefined)
-    return written
-  }
-}
-
-/** Throws USAGE for a size that a volume cannot become. */
-function checkGrowth(sizeBytes: number, growTo: number | undefined): void {
-  if (growTo === undefined) return
-  if (growTo % BLOCK_BYTES !== 0) throw new LonghornError('USAGE', `a volume cannot be expanded to ${growTo} bytes: expected a multiple of ${BLOCK_BYTES}`)
-  if (growTo <= sizeBytes) throw new LonghornError('USAGE', `a volume of ${sizeBytes} bytes cannot be expanded to ${growTo}`)
 }

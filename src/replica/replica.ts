@@ -2,19 +2,18 @@ import {isKind, LonghornError} from '../lib/errors.js'
 import {SnapshotHasher} from './hash/snapshot-hasher.js'
 import {LayerScrubber} from './scrub/layer-scrubber.js'
 import type {Log} from '../lib/log.js'
-import {RepeatLog} from '../lib/repeat-log.js'
 import {createReplica, makeReplicaDirectory} from './create-replica.js'
 import type {ExportHello} from '../protocol/hello.js'
 import type {DataServer, Export} from './data-server.js'
 import {DirectoryLock} from './directory-lock.js'
 import {readReplicaDirectory, readVolumeMeta, type ReplicaDirectory} from './layer-chain.js'
-import {isHeadName} from './layer-names.js'
-import {writeLayerMeta} from './layer-meta-file.js'
+import {LayerUse} from './layer-use.js'
 import {openReplica} from './open-replica.js'
-import {ReplicaDevice} from './replica-device.js'
+import {ReplicaSession, sessionState, type Opener} from './replica-session.js'
 import type {ReplicaVolume} from './replica-volume.js'
 import {deleteReplicaFiles} from './disk-removal.js'
-import {Purge, type Exclusive, type PurgeStatus} from './purge/purge.js'
+import {CurrentPurge} from './purge/current-purge.js'
+import type {Exclusive, PurgeStatus} from './purge/purge.js'
 import {realDisk} from './disk-steps.js'
 import type {Membership, ReplicaRecord} from './membership.js'
 import {finishRebuild} from './rebuild/finish.js'
@@ -26,9 +25,10 @@ import {Rebuild, type RebuildRequest, type RebuildStatus} from './rebuild/rebuil
 import {RecentChange} from './recent-change.js'
 import {RecordKeeper} from './record-keeper.js'
 import {RestoreKeeper} from './backup/restore-record.js'
-import {layersToMark, ReplicaSettings} from './replica-settings.js'
+import {ReplicaSettings} from './replica-settings.js'
 import {revertDirectory} from './revert.js'
 import {expansionSpec, type SnapshotSpec} from './snapshot.js'
+import {SnapshotMarker} from './snapshot-marker.js'
 
 /** Upstream's names for what a replica is doing; engines look at them. */
 export type ReplicaState = 'initial' | 'closed' | 'open' | 'dirty' | 'rebuilding' | 'error'
@@ -43,26 +43,6 @@ export interface ReplicaDescription {
   readonly record: ReplicaRecord | undefined
 }
 
-interface Session {
-  readonly id: string
-  readonly volume: ReplicaVolume
-  readonly device: ReplicaDevice
-  /** It was not closed cleanly before this session. */
-  readonly wasDirty: boolean
-  /** Layers are still missing; see join(). */
-  readonly rebuild?: Rebuild | undefined
-  /** See Served.strict. */
-  readonly strict: boolean
-}
-
-/** Who opens a replica. */
-export interface Opener {
-  /** The engine's session; '' for upstream's engines, which have none and must find the replica closed. */
-  readonly session: string
-  /** The engine says on each data connection that it is of this session. */
-  readonly strict: boolean
-}
-
 /**
  * The replica in one directory, which it keeps locked, through its life: created, opened by an engine, closed again.
  * It serves one engine at a time; one that opens it while another has it open takes it over, and the other's connections end.
@@ -74,20 +54,14 @@ export class Replica {
   readonly hasher: SnapshotHasher
   readonly scrubber: LayerScrubber
   readonly restores: RestoreKeeper
-  /** What is reading or replacing files of frozen layers right now; a purge would change them meanwhile. */
-  readonly transfers = new Set<string>()
   readonly #data: DataServer
   readonly #log: Log
-  /** What may happen with every request. */
-  readonly #repeats: RepeatLog
   readonly #lock: DirectoryLock
-  #session: Session | undefined
-  #purge: Purge | undefined
-  /** Layers that others are reading. */
-  #exports = 0
+  readonly #session: ReplicaSession
+  readonly #purge: CurrentPurge
+  readonly #layers: LayerUse
   readonly #record: RecordKeeper
-  /** Layers are being marked because of an unmap. */
-  #marking = false
+  readonly #marker: SnapshotMarker
   #queue: Promise<unknown> = Promise.resolve()
 
   private constructor(directory: string, lock: DirectoryLock, data: DataServer, log: Log) {
@@ -95,12 +69,15 @@ export class Replica {
     this.#lock = lock
     this.#data = data
     this.#log = log
-    this.#repeats = new RepeatLog(log)
+    this.#purge = new CurrentPurge(log)
+    this.#layers = new LayerUse(directory, this.#purge)
+    this.#session = new ReplicaSession({directory, data, log, purge: this.#purge, onUnmap: volume => this.#marker.unmapped(volume)})
     this.#record = new RecordKeeper(directory, log)
     this.restores = new RestoreKeeper(directory, log)
     data.openExport = hello => this.#export(hello)
     this.hasher = new SnapshotHasher(directory, log)
     this.scrubber = new LayerScrubber(this)
+    this.#marker = new SnapshotMarker(this, log)
   }
 
   /**
@@ -127,10 +104,10 @@ export class Replica {
 
   /** What the replica is now. Throws CORRUPT and the like when the directory cannot be read. */
   async describe(): Promise<ReplicaDescription> {
-    const session = this.#session
+    const session = this.#session.current
     if (session !== undefined) {
       const {volume} = session
-      return {state: openState(session), directory: volume.directory, volume, record: this.#record.record}
+      return {state: sessionState(session), directory: volume.directory, volume, record: this.#record.record}
     }
     try {
       const directory = await readReplicaDirectory(this.directory)
@@ -149,8 +126,8 @@ export class Replica {
   /** Opens it for an engine. */
   open(opener: Opener): Promise<void> {
     return this.#inTurn(async () => {
-      if (this.#session !== undefined) {
-        this.#takeOver(this.#session, opener)
+      if (this.#session.current !== undefined) {
+        this.#session.takeOver(opener)
         // What the engine before is recording counts: it acknowledges writes when that is done.
         await this.#record.written()
         return
@@ -161,7 +138,7 @@ export class Replica {
 
   /** Records durably who has everything that is acknowledged from now on. CONFLICT when another engine has taken over; see RecordKeeper.set(). */
   async setMembers(session: string, membership: Membership): Promise<void> {
-    if (this.#session === undefined || this.#session.id !== session) {
+    if (!this.isOpenFor(session)) {
       throw new LonghornError('CONFLICT', `the replica in ${this.directory} belongs to another engine by now, or is closed`)
     }
     await this.#record.set(membership)
@@ -174,7 +151,7 @@ export class Replica {
   join(opener: Opener, request: JoinRequest): Promise<void> {
     return this.#inTurn(async () => {
       this.#data.disconnectAll(new LonghornError('CONFLICT', 'another engine has taken over this replica'))
-      await this.#shut('abandon')
+      await this.#session.end('abandon')
       await this.#record.written()
       const {state} = await this.describe().catch(() => ({state: 'error' as const}))
       if (state === 'initial') await createReplica(this.directory, request.sizeBytes, {lock: this.#lock})
@@ -186,7 +163,7 @@ export class Replica {
       await this.restores.forget()
       const rebuild = new Rebuild(this.directory, joined, realDisk, this.#log)
       const volume = await openJoining(this.directory, this.#lock, rebuild.fetchBelow)
-      this.#serve({...opener, id: opener.session, volume, wasDirty: true, rebuild})
+      this.#session.begin({...opener, id: opener.session, volume, wasDirty: true, rebuild})
       this.#log.info({snapshot: request.snapshot, layers: request.layers.length, whole: joined.whole, formerHead: joined.formerHead}, 'joined to be rebuilt')
     })
   }
@@ -194,7 +171,7 @@ export class Replica {
   /** Begins to fetch what is missing. CONFLICT when the replica has not joined, or it has begun. */
   rebuild(session: string, request: RebuildRequest): Promise<void> {
     return this.#inTurn(async () => {
-      const {rebuild, volume} = this.#joined(session)
+      const {rebuild, volume} = this.#session.joined(session)
       const busy = new RecentChange(() => volume.changes)
       rebuild.start(request, () => busy.seen())
     })
@@ -202,19 +179,18 @@ export class Replica {
 
   /** An engine's session has it open. */
   isOpenFor(session: string): boolean {
-    return this.#session?.id === session
+    return this.#session.current?.id === session
   }
 
   /** An engine of ours has it open: rebuilds are its business, and not a client's. */
   get directed(): boolean {
-    return this.#session?.strict === true
+    return this.#session.current?.strict === true
   }
 
   /** Of the rebuild under way, or the last one since the replica was opened. */
   get rebuildStatus(): RebuildStatus {
-    return this.#session?.rebuild?.status ?? this.#lastRebuild
+    return this.#session.rebuildStatus
   }
-  #lastRebuild: RebuildStatus = {state: '', error: '', done: 0, total: 0, copied: 0, failedSource: ''}
 
   /**
    * Everything has been fetched: makes a whole replica of it, which can be read. `layers`: as the others describe them now.
@@ -222,11 +198,9 @@ export class Replica {
    */
   finishRebuild(session: string, layers: readonly LayerDescription[]): Promise<void> {
     return this.#inTurn(async () => {
-      const joined = this.#joined(session)
+      const joined = this.#session.joined(session)
       await finishRebuild(joined.volume, joined.rebuild, layers)
-      this.#lastRebuild = joined.rebuild.status
-      await joined.rebuild.stop()
-      this.#session = {...joined, rebuild: undefined}
+      await this.#session.rebuilt(joined)
       this.#log.info('the rebuild is finished')
     })
   }
@@ -234,7 +208,7 @@ export class Replica {
   /** See ReplicaVolume.prepareSnapshot; undefined takes back what was prepared. CONFLICT when the replica is not open. */
   prepareSnapshot(spec: SnapshotSpec | undefined): Promise<void> {
     return this.#inTurn(async () => {
-      const {volume} = this.#opened()
+      const {volume} = this.#session.opened
       if (spec === undefined) {
         await volume.discardPrepared()
         return
@@ -251,7 +225,7 @@ export class Replica {
    */
   snapshot(spec: SnapshotSpec): Promise<void> {
     return this.#inTurn(async () => {
-      const {volume, id} = this.#opened()
+      const {volume, id} = this.#session.opened
       await volume.snapshot(spec)
       this.#log.info({snapshot: spec.name}, 'snapshot taken')
       if (id === '') await volume.flush()
@@ -261,7 +235,7 @@ export class Replica {
   /** Makes the volume larger, for an engine that cannot prepare it; see snapshot(). Success when it is that large already. */
   expand(sizeBytes: number, created: string): Promise<void> {
     return this.#inTurn(async () => {
-      const {volume} = this.#opened()
+      const {volume} = this.#session.opened
       if (sizeBytes === volume.sizeBytes) return
       await volume.snapshot(expansionSpec(sizeBytes, created))
       await volume.flush()
@@ -272,8 +246,8 @@ export class Replica {
   /** Makes the volume what it was at a snapshot (a file name); see revertDirectory. Nothing may be reading or writing. */
   revert(layer: string, created: string): Promise<void> {
     return this.#inTurn(async () => {
-      const {id, strict} = this.#opened()
-      await this.#shut('close')
+      const {id, strict} = this.#session.opened
+      await this.#session.end('close')
       try {
         await revertDirectory(this.directory, layer, created)
         this.#log.info({snapshot: layer}, 'reverted')
@@ -285,14 +259,14 @@ export class Replica {
 
   /** Marks a snapshot (a file name) as removed: a purge gives its space back. One that is not there is success. */
   markRemoved(layer: string): Promise<void> {
-    return this.#inTurn(() => this.#markRemoved(layer))
+    return this.#marker.mark(layer)
   }
 
   /** Runs a step that changes the layers of the open replica, while nothing else does. CONFLICT when it is not open, BUSY during a purge. */
   changeLayers<T>(step: (volume: ReplicaVolume) => Promise<T>): Promise<T> {
     return this.#inTurn(() => {
-      const {volume} = this.#opened()
-      this.#refuseWhileLayersAreUsed()
+      const {volume, rebuild} = this.#session.opened
+      this.#layers.refuseChange(rebuild !== undefined)
       return step(volume)
     })
   }
@@ -300,7 +274,7 @@ export class Replica {
   /** Removes the files of the replica; others can be created in their place. BUSY while it is open. */
   delete(): Promise<void> {
     return this.#inTurn(async () => {
-      if (this.#session !== undefined) throw new LonghornError('BUSY', `the replica in ${this.directory} is open: close it before deleting it`)
+      if (this.#session.current !== undefined) throw new LonghornError('BUSY', `the replica in ${this.directory} is open: close it before deleting it`)
       await deleteReplicaFiles(this.directory)
       await this.#record.load(true)
       await this.restores.load(undefined)
@@ -311,15 +285,15 @@ export class Replica {
   /** Begins to give back the space of removed snapshots; see Purge. BUSY while one is running, CONFLICT when the replica is not open. */
   purge(): Promise<void> {
     return this.#inTurn(async () => {
-      const session = this.#opened()
-      this.#refuseWhileLayersAreUsed()
+      const session = this.#session.opened
+      this.#layers.refuseChange(session.rebuild !== undefined)
       const exclusive: Exclusive = step =>
         this.#inTurn(async () => {
-          if (this.#session?.volume !== session.volume) throw new LonghornError('INTERRUPTED', 'the replica was closed')
+          if (this.#session.current?.volume !== session.volume) throw new LonghornError('INTERRUPTED', 'the replica was closed')
           return step()
         })
       await this.scrubber.settled()
-      this.#purge = Purge.start(session.volume, exclusive, this.#log)
+      this.#purge.start(session.volume, exclusive)
     })
   }
 
@@ -328,37 +302,47 @@ export class Replica {
     return this.#record.record
   }
 
+  /** What is reading or replacing files of frozen layers right now; a purge would change them meanwhile. */
+  get transfers(): Set<string> {
+    return this.#layers.transfers
+  }
+
+  /** Keeps purges away until the function that is returned is called. BUSY while there is one. `what` uses the layers, for the error of the next one. */
+  useLayers(what: string): () => void {
+    return this.#layers.begin(what)
+  }
+
   get isPurging(): boolean {
-    return this.#purge?.status.state === 'in_progress'
+    return this.#purge.isRunning
   }
 
   /** Resolves when no purge runs, in whatever way it ended. */
   async purgeEnded(): Promise<void> {
-    await this.#purge?.ended()
+    await this.#purge.ended()
   }
 
   /** Ends a purge, for what is worth more. What it has not done the next one does. */
   async breakOffPurge(why: string): Promise<void> {
     if (!this.isPurging) return
     this.#log.warn(`the purge is broken off: ${why}`)
-    this.#purge?.breakOff()
-    await this.#purge?.ended()
+    this.#purge.breakOff()
+    await this.#purge.ended()
   }
 
   /** The volume while it is open. Throws CONFLICT. */
   get openVolume(): ReplicaVolume {
-    return this.#opened().volume
+    return this.#session.opened.volume
   }
 
   /** Of the last purge since the process began. */
   get purgeStatus(): PurgeStatus {
-    return this.#purge?.status ?? {state: '', progress: 0, error: ''}
+    return this.#purge.status
   }
 
   /** Continues the revision counter from another number. CONFLICT when the replica is not open or counts nothing. */
   setRevision(revision: number): Promise<void> {
     return this.#inTurn(async () => {
-      const {volume} = this.#opened()
+      const {volume} = this.#session.opened
       if (volume.revision === undefined) throw new LonghornError('CONFLICT', `the replica in ${this.directory} keeps no revision counter`)
       volume.revision = revision
       await volume.flush()
@@ -367,25 +351,25 @@ export class Replica {
 
   /** Runs a step that changes files of the directory, given the open volume if there is one, while nothing else changes its state. */
   exclusive<T>(step: (volume: ReplicaVolume | undefined) => Promise<T>): Promise<T> {
-    return this.#inTurn(() => step(this.#session?.volume))
+    return this.#inTurn(() => step(this.#session.current?.volume))
   }
 
   /** Forgets what has come of the last purge, unless it is running. */
   resetStatus(): void {
-    if (this.#purge?.status.state !== 'in_progress') this.#purge = undefined
+    this.#purge.forget()
   }
 
   /** Finishes what was admitted, flushes and records that the replica is clean. Success when it is not open. */
   close(): Promise<void> {
     return this.#inTurn(async () => {
-      await this.#shut('close')
+      await this.#session.end('close')
     })
   }
 
   /** Closes it if this session has it open. */
   release(session: string): Promise<void> {
     return this.#inTurn(async () => {
-      if (this.#session?.id === session) await this.#shut('close')
+      if (this.isOpenFor(session)) await this.#session.end('close')
     })
   }
 
@@ -393,11 +377,11 @@ export class Replica {
   async giveBack(): Promise<void> {
     try {
       await this.close()
-      await this.#purge?.ended()
+      await this.#purge.ended()
       await this.hasher.close()
       await this.scrubber.settled()
     } finally {
-      this.#repeats.close()
+      this.#session.dispose()
       this.#lock.close()
     }
   }
@@ -408,115 +392,28 @@ export class Replica {
     await this.#record.settle()
     const volume = await openReplica(this.directory, {lock: this.#lock})
     if (volume.leftovers.length > 0) this.#log.warn({files: volume.leftovers}, 'removed files of an interrupted operation')
-    this.#serve({...opener, id: opener.session, volume, wasDirty})
+    this.#session.begin({...opener, id: opener.session, volume, wasDirty})
     this.#log.info({sizeBytes: volume.sizeBytes, layers: volume.directory.chain.length, wasDirty}, 'open')
   }
 
-  #serve(opened: Omit<Session, 'device'>): void {
-    const device = new ReplicaDevice(opened.volume, (error, operation) => this.#ioFailed(error, operation), () => this.#unmapped(opened.volume))
-    this.#session = {...opened, device}
-    this.#data.serve({device, session: opened.id, strict: opened.strict})
-  }
-
-  async #shut(how: 'close' | 'abandon'): Promise<void> {
-    const session = this.#session
-    if (session === undefined) return
-    this.#data.serve(undefined)
-    this.#session = undefined
-    // Its next step in turn is refused; what it does out of turn ends here.
-    this.#purge?.breakOff()
-    if (session.rebuild !== undefined) {
-      await session.rebuild.stop()
-      this.#lastRebuild = session.rebuild.status
-    }
-    try {
-      await session.volume[how]()
-      this.#log.info('closed')
-    } finally {
-      session.device.close()
-    }
-  }
-
   async #export(hello: ExportHello): Promise<Export> {
-    if (this.#session === undefined || this.#session.rebuild !== undefined) throw new LonghornError('CONFLICT', 'this replica is no source: it is closed, or being rebuilt itself')
-    this.#exports += 1
+    const session = this.#session.current
+    if (session === undefined || session.rebuild !== undefined) throw new LonghornError('CONFLICT', 'this replica is no source: it is closed, or being rebuilt itself')
+    this.#layers.beginExport()
     try {
       // Another replica is worth more than space.
       await this.breakOffPurge('the layers are needed to rebuild another replica')
       // In turn: a snapshot that is taken meanwhile replaces files while the directory is being read.
       const opened = await this.#inTurn(() => openExport(this.directory, hello, this.#log))
       const close = (): void => {
-        this.#exports -= 1
+        this.#layers.endExport()
         opened.close()
       }
       return {device: opened.device, close}
     } catch (error) {
-      this.#exports -= 1
+      this.#layers.endExport()
       throw error
     }
-  }
-
-  #joined(session: string): Session & {rebuild: Rebuild} {
-    const opened = this.#opened()
-    if (opened.id !== session) throw new LonghornError('CONFLICT', `the replica in ${this.directory} belongs to another engine by now`)
-    if (opened.rebuild === undefined) throw new LonghornError('CONFLICT', `the replica in ${this.directory} has not joined a volume to be rebuilt`)
-    return {...opened, rebuild: opened.rebuild}
-  }
-
-  #opened(): Session {
-    if (this.#session === undefined) throw new LonghornError('CONFLICT', `the replica in ${this.directory} is not open`)
-    return this.#session
-  }
-
-  #takeOver(session: Session, {session: id, strict}: Opener): void {
-    if (id === '' || id === session.id) throw new LonghornError('BUSY', `the replica in ${this.directory} is open already`)
-    if (session.rebuild !== undefined) throw new LonghornError('CONFLICT', `the replica in ${this.directory} is being rebuilt and not complete`)
-    this.#log.warn({from: session.id, to: id}, 'another engine takes over; the connections of the one before are ended')
-    this.#session = {...session, id, strict}
-    this.#data.serve({device: session.device, session: id, strict})
-    this.#data.disconnectAll(new LonghornError('CONFLICT', 'another engine has taken over this replica'))
-  }
-
-  #ioFailed(error: unknown, operation: string): void {
-    const code = error instanceof LonghornError ? error.code : ''
-    this.#repeats.error(`${operation} ${code}`, {operation, err: error}, 'a request failed')
-  }
-
-  async #markRemoved(layer: string): Promise<void> {
-    if (isHeadName(layer)) throw new LonghornError('USAGE', `${layer} is the head of the volume and no snapshot`)
-    const {directory, volume} = await this.describe()
-    const found = [...(directory?.chain ?? []), ...(directory?.others ?? [])].find(one => one.file === layer)
-    if (found === undefined || found.meta.removed) return
-    const meta = {...found.meta, removed: true}
-    await writeLayerMeta(this.directory, layer, meta)
-    volume?.describeLayer(layer, meta)
-    this.#log.info({snapshot: layer}, 'snapshot marked as removed')
-  }
-
-  /** Space has been given up in the head. What has to be marked is, soon after: the unmap itself does not wait for it. */
-  #unmapped(volume: ReplicaVolume): void {
-    if (!this.settings.markOnUnmap || this.#marking || layersToMark(volume.directory).length === 0) return
-    this.#marking = true
-    const marked = this.#inTurn(async () => {
-      if (this.#session?.volume !== volume) return
-      for (const layer of layersToMark(volume.directory)) await this.#markRemoved(layer)
-    })
-    marked.catch((error: unknown) => this.#log.warn({err: error}, 'snapshots could not be marked as removed')).finally(() => (this.#marking = false))
-  }
-
-  /** Keeps purges away until the function that is returned is called. BUSY while there is one. `what` uses the layers, for the error of the next one. */
-  useLayers(what: string): () => void {
-    if (this.#purge?.status.state === 'in_progress') throw new LonghornError('BUSY', `the replica in ${this.directory} is purging snapshots: try again when that is done`)
-    this.transfers.add(what)
-    return () => void this.transfers.delete(what)
-  }
-
-  #refuseWhileLayersAreUsed(): void {
-    const [transfer] = this.transfers
-    if (transfer !== undefined) throw new LonghornError('BUSY', `the replica in ${this.directory} is busy with ${transfer}: try again when that is done`)
-    if (this.#session?.rebuild !== undefined) throw new LonghornError('BUSY', `the replica in ${this.directory} is being rebuilt`)
-    if (this.#exports > 0) throw new LonghornError('BUSY', `the layers in ${this.directory} are being read to rebuild another replica`)
-    if (this.#purge?.status.state === 'in_progress') throw new LonghornError('BUSY', `the replica in ${this.directory} is already purging`)
   }
 
   /** Runs `step` when the steps before it are done, whatever came of them. */
@@ -525,12 +422,6 @@ export class Replica {
     this.#queue = result.catch(() => undefined)
     return result
   }
-}
-
-function openState({volume, wasDirty, rebuild}: Session): ReplicaState {
-  if (volume.failure !== undefined || volume.meta.error !== '') return 'error'
-  if (volume.meta.rebuilding || rebuild !== undefined) return 'rebuilding'
-  return wasDirty || volume.written ? 'dirty' : 'open'
 }
 
 function logDirectory(found: ReplicaDirectory, log: Log): void {
