@@ -3,18 +3,19 @@ import {formatAddress, type Address} from '../lib/address.js'
 import {Cleanup} from '../lib/cleanup.js'
 import {LonghornError, messageOf} from '../lib/errors.js'
 import type {Log} from '../lib/log.js'
+import {checkReplicaList, claimReplicas, tooFew} from './claim-replicas.js'
 import type {Frontend, FrontendKind, IscsiSettings} from './frontends/frontend.js'
 import {linksOf, type EngineState} from './handover/engine-state.js'
 import {parkEngine, type ParkedEngine} from './handover/park-engine.js'
 import {MemberLog} from './membership.js'
 import {openLink} from './open-link.js'
 import {Rebuild, type RebuildInfo, type RebuildOptions} from './rebuild.js'
-import {chooseReplicas, isInUse, type Candidate, type Choice} from './replica-choice.js'
+import type {Choice} from './replica-choice.js'
 import {parseReplicaAddress, ReplicaControl} from './replica-control.js'
 import type {ReplicaLink, ReplicaMode} from './replica-link.js'
 import {Scrub} from './scrub/scrub.js'
 import {expandVolume, revertVolume, takeSnapshot, type Members} from './snapshots.js'
-import {MOST_REPLICAS, Volume} from './volume.js'
+import {Volume} from './volume.js'
 import {VolumeRestore} from './volume-restore.js'
 import {checkRoomForSnapshot, defaultSettings, pushSettings, setSnapshotMaxCount, setSnapshotMaxSize, setUnmapMark, type VolumeSettings} from './volume-settings.js'
 
@@ -98,7 +99,7 @@ export class Engine {
       for (const control of controls) control.disconnect()
     })
     const session = randomUUID()
-    const choice = await takeOver(controls, session, options, signal)
+    const choice = await claimReplicas(controls, session, options, signal)
     const complete = choice.usable.length + choice.resync.length
     if (complete < options.leastReplicas) throw tooFew(options.leastReplicas, complete, new Map([...choice.rejected, ...choice.rebuild]))
 
@@ -483,51 +484,6 @@ export function findFrontend(kinds: readonly FrontendKind[], name: string): Fron
   const kind = kinds.find(one => one.name === name)
   if (kind !== undefined) return kind
   throw new LonghornError('USAGE', `unknown frontend "${name}": expected ${kinds.map(one => one.name).join(', ')}`)
-}
-
-async function ask(control: ReplicaControl, signal: AbortSignal | undefined): Promise<Candidate> {
-  try {
-    return {address: control.address, answer: await control.inspect(signal)}
-  } catch (error) {
-    return {address: control.address, answer: error as Error}
-  }
-}
-
-/**
- * Chooses among the replicas, and takes those that are in use from the engine that has them. That engine may be alive: as long as one
- * replica is left to it, it goes on, records there that the others are out, and acknowledges writes that only this one has. So what
- * they say of themselves counts when none of those that are to be used is its any more. Throws as chooseReplicas() does.
- */
-async function takeOver(controls: readonly ReplicaControl[], session: string, options: EngineOptions, signal: AbortSignal | undefined): Promise<Choice> {
-  const taken = new Set<string>()
-  for (;;) {
-    const candidates = await Promise.all(controls.map(control => ask(control, signal)))
-    signal?.throwIfAborted()
-    const choice = chooseReplicas(candidates, options)
-    const complete = new Set([...choice.usable, ...choice.resync])
-    const inUse = candidates.filter(({address, answer}) => complete.has(address) && !taken.has(address) && isInUse(answer))
-    if (inUse.length === 0) return choice
-    for (const {address} of inUse) taken.add(address)
-    // All at once, to leave the other engine no time to go on with some. One that cannot be taken is not to be had later either.
-    await Promise.allSettled(controls.filter(({address}) => inUse.some(one => one.address === address)).map(control => control.open(session)))
-  }
-}
-
-/** The addresses, each in the one way to write it. */
-function checkReplicaList(texts: readonly string[]): string[] {
-  if (texts.length === 0) throw new LonghornError('USAGE', 'an engine needs at least one --replica')
-  if (texts.length > MOST_REPLICAS) throw new LonghornError('USAGE', `a volume cannot have more than ${MOST_REPLICAS} replicas`)
-  const addresses = texts.map(text => formatAddress(parseReplicaAddress(text)))
-  const twice = addresses.find((address, index) => addresses.indexOf(address) !== index)
-  if (twice !== undefined) throw new LonghornError('USAGE', `replica ${twice} is given twice`)
-  return addresses
-}
-
-function tooFew(wanted: number, have: number, rejected: ReadonlyMap<string, LonghornError>): LonghornError {
-  const reasons = [...rejected.values()]
-  const text = `${have} of at least ${wanted} replicas can be used: ${reasons.map(messageOf).join('; ')}`
-  const [first] = reasons
-  return new LonghornError('NO_DATA', text, {}, first === undefined ? undefined : {cause: first})
 }
 
 /** Replicas of upstream have no flush: what the initiator flushes is as safe there as upstream makes it. */
