@@ -4,7 +4,7 @@ import {Cleanup} from '../lib/cleanup.js'
 import {LonghornError, messageOf} from '../lib/errors.js'
 import type {Log} from '../lib/log.js'
 import {checkReplicaList, claimReplicas, tooFew} from './claim-replicas.js'
-import type {Frontend, FrontendKind, IscsiSettings} from './frontends/frontend.js'
+import type {FrontendKind, IscsiSettings} from './frontends/frontend.js'
 import {linksOf, type EngineState} from './handover/engine-state.js'
 import {parkEngine, type ParkedEngine} from './handover/park-engine.js'
 import {MemberLog} from './membership.js'
@@ -16,6 +16,7 @@ import type {ReplicaLink, ReplicaMode} from './replica-link.js'
 import {Scrub} from './scrub/scrub.js'
 import {expandVolume, revertVolume, takeSnapshot, type Members} from './snapshots.js'
 import {Volume} from './volume.js'
+import {adoptFrontend, DRAIN_MS, VolumeFrontend, type FrontendInfo} from './volume-frontend.js'
 import {VolumeRestore} from './volume-restore.js'
 import {checkRoomForSnapshot, defaultSettings, pushSettings, setSnapshotMaxCount, setSnapshotMaxSize, setUnmapMark, type VolumeSettings} from './volume-settings.js'
 
@@ -51,9 +52,6 @@ export interface ReplicaStatus {
 const SET_ASIDE = new LonghornError('CONFLICT', 'set to ERR on request')
 const REMOVED = new LonghornError('CONFLICT', 'removed from the volume')
 
-/** How long requests in flight may take to finish when the engine stops. */
-const DRAIN_MS = 5000
-
 /** One volume being served: its replicas, the replicator over them, and at most one frontend. */
 export class Engine {
   readonly volume: Volume
@@ -68,8 +66,7 @@ export class Engine {
   readonly #memberLog: MemberLog
   /** The last one of each replica. */
   readonly #rebuilds = new Map<string, Rebuild>()
-  /** `notice`: why its device has another size than the volume. */
-  #frontend: {readonly kind: FrontendKind; readonly server: Frontend; notice?: string} | undefined
+  readonly #frontend: VolumeFrontend
   #changes: Promise<unknown> = Promise.resolve()
   #closed: Promise<void> | undefined
 
@@ -83,7 +80,18 @@ export class Engine {
     this.#memberLog = new MemberLog(volume, session, link => this.#control(link), options.log, choice.membership)
     volume.recordMembers = () => this.#memberLog.record()
     this.scrub = new Scrub({volume, layersOf: link => this.#control(link).frozenLayers(), log: options.log})
-    this.restore = new VolumeRestore({...this.#members(), session, inTurn: step => this.#inTurn(step), frontend: () => this.#frontend?.kind.name})
+    this.restore = new VolumeRestore({...this.#members(), session, inTurn: step => this.#inTurn(step), frontend: () => this.#frontend.name})
+    this.#frontend = new VolumeFrontend({
+      volume,
+      frontends: options.frontends,
+      iscsi: options.iscsi,
+      log: options.log,
+      inTurn: step => this.#inTurn(step),
+      checkUsable: async () => {
+        this.#checkOpen()
+        await this.restore.checkUsable()
+      },
+    })
     volume.repairs.onFrozen = (link, offset, length) => this.scrub.wanted(link, offset, length)
   }
 
@@ -128,10 +136,7 @@ export class Engine {
     const {frontend} = state
     const volume = new Volume({...options, name: options.volume, sizeBytes: state.sizeBytes})
     volume.adoptChanges(state.changes)
-    const kind = frontend && findFrontend(options.frontends, frontend.name)
-    const {iscsi, log: to} = options
-    const serve = frontend && (await kind?.adopt?.({volume: options.volume, device: volume, listen: undefined, log: to, iscsi}, {state: frontend.state, fds: fds.slice(frontend.firstFd)}))
-    if (frontend !== undefined && serve === undefined) throw new LonghornError('UNSUPPORTED', `frontend ${frontend.name} cannot be taken over`)
+    const serve = frontend && (await adoptFrontend({...options, volume}, frontend.name, {state: frontend.state, fds: fds.slice(frontend.firstFd)}))
     Object.assign(options.settings ?? {}, state.settings)
     return () => {
       const controls = new Map(state.replicas.map(({address}) => [address, new ReplicaControl(address, options.volume)]))
@@ -144,7 +149,7 @@ export class Engine {
         volume.addReplica(link)
         controls.get(link.address)!.adopt(session, link.features)
       }
-      if (serve !== undefined) engine.#frontend = {kind: kind!, server: serve()}
+      if (serve !== undefined) engine.#frontend.goOn(serve())
       return engine
     }
   }
@@ -152,11 +157,12 @@ export class Engine {
   /** Lets everything stand still while `use` gives it to another process, or has it go on; see parkEngine(). */
   handOver(use: (parked: ParkedEngine) => Promise<void>): Promise<void> {
     return this.#inTurn(async () => {
-      if (this.#closed !== undefined) throw new LonghornError('CONFLICT', 'the engine is shutting down')
+      this.#checkOpen()
       this.restore.checkIdle('handed over')
       // What the next one goes on from.
       await this.volume.recorded()
-      const frontend = this.#frontend && {name: this.#frontend.kind.name, server: this.#frontend.server}
+      const {serving} = this.#frontend
+      const frontend = serving && {name: serving.kind.name, server: serving.server}
       const {volume, settings, scrub, rebuilds} = this
       const facts = {replicas: () => this.replicas, membership: () => this.#memberLog.last}
       await use(await parkEngine({volume, settings, scrub, rebuilds, frontend, session: this.#session, ...facts}))
@@ -229,7 +235,7 @@ export class Engine {
    */
   async addReplica(text: string, bytesPerSecond = 0, avoid: ReadonlySet<string> = new Set()): Promise<ReplicaStatus> {
     const address = formatAddress(parseReplicaAddress(text))
-    if (this.#closed !== undefined) throw new LonghornError('CONFLICT', 'the engine is shutting down')
+    this.#checkOpen()
     this.restore.checkIdle('given another replica')
     const present = this.volume.replicas.find(link => link.address === address)
     if (present !== undefined && present.mode !== 'ERR') return this.#status(address)
@@ -281,33 +287,18 @@ export class Engine {
   }
 
   /** The frontend that is up, if any. */
-  get frontend(): {readonly name: string; readonly endpoint: string; readonly notice: string} | undefined {
-    return this.#frontend && {name: this.#frontend.kind.name, endpoint: this.#frontend.server.endpoint, notice: this.#frontend.notice ?? ''}
+  get frontend(): FrontendInfo | undefined {
+    return this.#frontend.info
   }
 
   /** Starts to serve the volume. The same frontend twice is success; another one while one is up is CONFLICT, an unknown name USAGE. */
-  async startFrontend(name: string, listen?: Address): Promise<void> {
-    const kind = findFrontend(this.#options.frontends, name)
-    await this.#inTurn(async () => {
-      if (this.#frontend?.kind === kind) return
-      if (this.#frontend !== undefined) {
-        throw new LonghornError('CONFLICT', `frontend ${this.#frontend.kind.name} is up; shut it down before starting ${name}`)
-      }
-      if (this.#closed !== undefined) throw new LonghornError('CONFLICT', 'the engine is shutting down')
-      await this.restore.checkUsable()
-      const {volume, iscsi, log: to} = this.#options
-      const server = await kind.open({volume, device: this.volume, listen, log: to, iscsi})
-      this.#frontend = {kind, server}
-      log(to, name, server.endpoint)
-    })
+  startFrontend(name: string, listen?: Address): Promise<void> {
+    return this.#frontend.start(name, listen)
   }
 
   /** Stops to serve the volume; success when nothing is up. */
   stopFrontend(): Promise<void> {
-    return this.#inTurn(async () => {
-      await this.#frontend?.server.close(DRAIN_MS)
-      this.#frontend = undefined
-    })
+    return this.#frontend.stop()
   }
 
   /**
@@ -321,7 +312,7 @@ export class Engine {
       this.restore.checkIdle('frozen in a snapshot')
       await this.volume.recorded()
       if (userCreated) await checkRoomForSnapshot(this.#members(), this.settings)
-      const frozen = freeze ? await this.#freeze() : undefined
+      const frozen = freeze ? await this.#frontend.freeze() : undefined
       try {
         await takeSnapshot(this.#members(), request)
       } finally {
@@ -329,14 +320,6 @@ export class Engine {
       }
     })
     return request.name
-  }
-
-  /** Nobody uses a volume without a frontend. */
-  async #freeze(): Promise<{thaw(): Promise<void>} | undefined> {
-    if (this.#frontend === undefined) return undefined
-    const {kind, server} = this.#frontend
-    if (server.freeze !== undefined) return server.freeze()
-    throw new LonghornError('UNSUPPORTED', `with frontend ${kind.name} the file system is not mounted by this engine: freeze it where it is (fsfreeze), and ask without --freeze`)
   }
 
   /**
@@ -352,28 +335,14 @@ export class Engine {
       await this.volume.recorded()
       await expandVolume(this.#members(), sizeBytes, now())
       this.#options.log.info({sizeBytes}, 'expanded')
-      await this.#resizeDevice(sizeBytes)
+      await this.#frontend.resize(sizeBytes)
     })
-  }
-
-  async #resizeDevice(sizeBytes: number): Promise<void> {
-    const frontend = this.#frontend
-    if (frontend?.server.resize === undefined) return
-    try {
-      await frontend.server.resize(sizeBytes)
-      frontend.notice = ''
-    } catch (error) {
-      frontend.notice = `${frontend.server.endpoint} still has its old size: ${messageOf(error)}`
-      this.#options.log.warn({reason: messageOf(error)}, 'the volume is larger, and the device on this host is not yet')
-    }
   }
 
   /** Makes the volume what it was at a snapshot. CONFLICT while a frontend is up: whoever uses the volume would not notice. */
   async revert(name: string): Promise<void> {
     await this.#inTurn(async () => {
-      if (this.#frontend !== undefined) {
-        throw new LonghornError('CONFLICT', `frontend ${this.#frontend.kind.name} is up; shut it down before reverting the volume`)
-      }
+      this.#frontend.checkDown('reverting the volume')
       this.restore.checkIdle('reverted')
       await this.volume.recorded()
       await revertVolume(this.#members(), `volume-snap-${name}.img`, now())
@@ -407,7 +376,7 @@ export class Engine {
       // One that failed may belong to another engine by now: only what this one has in use, or has set aside itself, is closed.
       const close = link !== undefined && (link.mode !== 'ERR' || link.failure === SET_ASIDE)
       if (link !== undefined) {
-        if (this.#frontend !== undefined) this.#refuseLast(link, 'removed')
+        if (this.#frontend.name !== undefined) this.#refuseLast(link, 'removed')
         this.volume.removeReplica(link, REMOVED)
       }
       this.#controls.delete(address)
@@ -436,6 +405,10 @@ export class Engine {
   #refuseLast(link: ReplicaLink, what: string): void {
     if (link.mode !== 'RW' || this.volume.members.some(other => other !== link && other.mode === 'RW')) return
     throw new LonghornError('CONFLICT', `replica ${link.address} is the last one of the volume that can be used and cannot be ${what}`)
+  }
+
+  #checkOpen(): void {
+    if (this.#closed !== undefined) throw new LonghornError('CONFLICT', 'the engine is shutting down')
   }
 
   #members(): Members {
@@ -479,22 +452,11 @@ export class Engine {
   }
 }
 
-/** The kind of that name. Throws USAGE with the names there are. */
-export function findFrontend(kinds: readonly FrontendKind[], name: string): FrontendKind {
-  const kind = kinds.find(one => one.name === name)
-  if (kind !== undefined) return kind
-  throw new LonghornError('USAGE', `unknown frontend "${name}": expected ${kinds.map(one => one.name).join(', ')}`)
-}
-
 /** Replicas of upstream have no flush: what the initiator flushes is as safe there as upstream makes it. */
 function warnOfUnsafeReplicas(volume: Volume, to: Log): void {
   for (const link of volume.replicas) {
     if (!link.canFlush) to.warn({replica: link.address}, 'this replica cannot flush: after a power cut it may lack writes that were flushed')
   }
-}
-
-function log(to: Log, frontend: string, endpoint: string): void {
-  to.info({frontend, endpoint}, 'frontend up')
 }
 
 function aborted(signal: AbortSignal): Promise<void> {
