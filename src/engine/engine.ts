@@ -12,7 +12,8 @@ import {openLink} from './open-link.js'
 import {Rebuild, type RebuildInfo, type RebuildOptions} from './rebuild.js'
 import type {Choice} from './replica-choice.js'
 import {parseReplicaAddress, ReplicaControl} from './replica-control.js'
-import type {ReplicaLink, ReplicaMode} from './replica-link.js'
+import type {ReplicaLink} from './replica-link.js'
+import {ReplicaSet, type ReplicaStatus} from './replica-set.js'
 import {Scrub} from './scrub/scrub.js'
 import {expandVolume, revertVolume, takeSnapshot, type Members} from './snapshots.js'
 import {Volume} from './volume.js'
@@ -41,17 +42,6 @@ export interface EngineOptions {
   readonly log: Log
 }
 
-/** A replica as the outside sees it. */
-export interface ReplicaStatus {
-  readonly address: string
-  readonly mode: ReplicaMode
-  /** Why it is ERR. */
-  readonly reason: string | undefined
-}
-
-const SET_ASIDE = new LonghornError('CONFLICT', 'set to ERR on request')
-const REMOVED = new LonghornError('CONFLICT', 'removed from the volume')
-
 /** One volume being served: its replicas, the replicator over them, and at most one frontend. */
 export class Engine {
   readonly volume: Volume
@@ -59,9 +49,8 @@ export class Engine {
   readonly scrub: Scrub
   readonly restore: VolumeRestore
   readonly #options: EngineOptions
-  readonly #controls = new Map<string, ReplicaControl>()
-  /** Replicas that were given and could not be used. */
-  readonly #rejected: Map<string, LonghornError>
+  readonly #replicas: ReplicaSet
+  readonly #members: Members
   readonly #session: string
   readonly #memberLog: MemberLog
   /** The last one of each replica. */
@@ -74,13 +63,14 @@ export class Engine {
     this.#options = options
     this.volume = volume
     this.settings = options.settings ?? defaultSettings()
-    this.#controls = new Map(controls)
-    this.#rejected = new Map([...choice.rejected, ...choice.rebuild])
+    this.#replicas = new ReplicaSet(volume, options.log, controls, new Map([...choice.rejected, ...choice.rebuild]))
+    const control = (link: ReplicaLink): ReplicaControl => this.#replicas.control(link.address)
+    this.#members = {volume, control, log: options.log}
     this.#session = session
-    this.#memberLog = new MemberLog(volume, session, link => this.#control(link), options.log, choice.membership)
+    this.#memberLog = new MemberLog(volume, session, control, options.log, choice.membership)
     volume.recordMembers = () => this.#memberLog.record()
-    this.scrub = new Scrub({volume, layersOf: link => this.#control(link).frozenLayers(), log: options.log})
-    this.restore = new VolumeRestore({...this.#members(), session, inTurn: step => this.#inTurn(step), frontend: () => this.#frontend.name})
+    this.scrub = new Scrub({volume, layersOf: link => control(link).frozenLayers(), log: options.log})
+    this.restore = new VolumeRestore({...this.#members, session, inTurn: step => this.#inTurn(step), frontend: () => this.#frontend.name})
     this.#frontend = new VolumeFrontend({
       volume,
       frontends: options.frontends,
@@ -116,14 +106,14 @@ export class Engine {
     const engine = new Engine(options, volume, new Map(controls.map(control => [control.address, control])), choice, session)
     await engine.#openAll(controls.filter(control => choice.usable.includes(control.address)), undo, signal)
     signal?.throwIfAborted()
-    if (volume.replicas.length === 0) throw tooFew(Math.max(options.leastReplicas, 1), 0, engine.#rejected)
+    if (volume.replicas.length === 0) throw tooFew(Math.max(options.leastReplicas, 1), 0, engine.#replicas.rejected)
     for (const address of choice.resync) await engine.#resync(address)
-    if (volume.members.length < options.leastReplicas) throw tooFew(options.leastReplicas, volume.members.length, engine.#rejected)
+    if (volume.members.length < options.leastReplicas) throw tooFew(options.leastReplicas, volume.members.length, engine.#replicas.rejected)
     volume.recordBeforeChange()
-    for (const [address, reason] of engine.#rejected) options.log.error({replica: address, reason: reason.message}, 'starting without this replica')
+    for (const [address, reason] of engine.#replicas.rejected) options.log.error({replica: address, reason: reason.message}, 'starting without this replica')
     warnOfUnsafeReplicas(volume, options.log)
     for (const address of choice.rebuild.keys()) engine.#rebuildInBackground(address)
-    await Promise.all(volume.members.map(link => pushSettings(engine.#members(), link, engine.settings)))
+    await Promise.all(volume.members.map(link => pushSettings(engine.#members, link, engine.settings)))
     undo.move()
     return engine
   }
@@ -179,7 +169,7 @@ export class Engine {
           volume.addReplica(link)
           undo.defer(() => control.close())
         } catch (error) {
-          this.#rejected.set(control.address, error as LonghornError)
+          this.#replicas.reject(control.address, error as LonghornError)
         }
       }),
     )
@@ -190,7 +180,7 @@ export class Engine {
     try {
       await this.#rebuild(address, {bytesPerSecond: 0, resync: true})
     } catch (error) {
-      this.#rejected.set(address, error as LonghornError)
+      this.#replicas.reject(address, error as LonghornError)
     }
   }
 
@@ -202,7 +192,7 @@ export class Engine {
 
   async #rebuild(address: string, options: RebuildOptions): Promise<void> {
     const host = {
-      ...this.#members(),
+      ...this.#members,
       session: this.#session,
       replicaTimeoutMs: this.#options.replicaTimeoutMs,
       members: this.#memberLog,
@@ -210,17 +200,17 @@ export class Engine {
       // A restore may have begun since it was asked for.
       checkIdle: () => this.restore.checkIdle('given another replica'),
     }
-    const rebuild = new Rebuild(host, this.#controls.get(address)!, options)
+    const rebuild = new Rebuild(host, this.#replicas.control(address), options)
     this.#rebuilds.set(address, rebuild)
     await rebuild.join()
     void rebuild.ended().then(() => this.#tryAgain(rebuild, address, options))
-    this.#rejected.delete(address)
-    const link = this.volume.replicas.find(one => one.address === address)
-    if (link !== undefined) await pushSettings(this.#members(), link, this.settings)
+    this.#replicas.accept(address)
+    const link = this.#replicas.link(address)
+    if (link !== undefined) await pushSettings(this.#members, link, this.settings)
   }
 
   async #tryAgain(rebuild: Rebuild, address: string, {bytesPerSecond, avoid: before = new Set()}: RebuildOptions): Promise<void> {
-    if (rebuild.lostSource === undefined || !this.#controls.has(address)) return
+    if (rebuild.lostSource === undefined || !this.#replicas.has(address)) return
     const avoid = new Set([...before, rebuild.lostSource])
     if (!this.volume.readers.some(link => link.canRebuild && !avoid.has(link.address))) return
     this.#options.log.info({replica: address}, 'the rebuild goes on with another source')
@@ -237,23 +227,20 @@ export class Engine {
     const address = formatAddress(parseReplicaAddress(text))
     this.#checkOpen()
     this.restore.checkIdle('given another replica')
-    const present = this.volume.replicas.find(link => link.address === address)
-    if (present !== undefined && present.mode !== 'ERR') return this.#status(address)
+    const present = this.#replicas.link(address)
+    if (present !== undefined && present.mode !== 'ERR') return this.#replicas.status(address)
     const before = this.#rebuilds.get(address)
     if (before?.info.state === 'in_progress' && !before.dropped) throw new LonghornError('BUSY', `replica ${address} is being taken in already`)
     await before?.ended()
     if (present !== undefined) this.volume.removeReplica(present, new LonghornError('CONFLICT', 'it is being added again'))
-    // A new connection: the one there is may be waiting to be tried again, and whoever asks knows that there is a replica now.
-    this.#controls.get(address)?.disconnect()
-    this.#controls.set(address, new ReplicaControl(address, this.#options.volume))
+    this.#replicas.add(address)
     await this.#rebuild(address, {bytesPerSecond, resync: false, avoid})
-    return this.#status(address)
+    return this.#replicas.status(address)
   }
 
   /** Throws NOT_FOUND. */
   findReplica(address: string): ReplicaStatus {
-    if (this.#controls.has(address)) return this.#status(address)
-    throw new LonghornError('NOT_FOUND', `this volume has no replica ${JSON.stringify(address.slice(0, 256))}`)
+    return this.#replicas.find(address)
   }
 
   /** Waits until a replica that is being rebuilt is up to date. NOT_FOUND, or IO with the reason when it could not be rebuilt. */
@@ -274,12 +261,7 @@ export class Engine {
 
   /** Every replica that was given, in that order. */
   get replicas(): readonly ReplicaStatus[] {
-    return [...this.#controls.keys()].map(address => this.#status(address))
-  }
-
-  #status(address: string): ReplicaStatus {
-    const link = this.volume.replicas.find(one => one.address === address)
-    return {address, mode: link?.mode ?? 'ERR', reason: (link?.failure ?? this.#rejected.get(address))?.message}
+    return this.#replicas.all
   }
 
   get log(): Log {
@@ -311,10 +293,10 @@ export class Engine {
     await this.#inTurn(async () => {
       this.restore.checkIdle('frozen in a snapshot')
       await this.volume.recorded()
-      if (userCreated) await checkRoomForSnapshot(this.#members(), this.settings)
+      if (userCreated) await checkRoomForSnapshot(this.#members, this.settings)
       const frozen = freeze ? await this.#frontend.freeze() : undefined
       try {
-        await takeSnapshot(this.#members(), request)
+        await takeSnapshot(this.#members, request)
       } finally {
         await frozen?.thaw()
       }
@@ -333,7 +315,7 @@ export class Engine {
       this.restore.checkIdle('expanded')
       if (sizeBytes % 4096 !== 0) throw new LonghornError('USAGE', `the volume cannot become ${sizeBytes} bytes large: expected a multiple of 4096`)
       await this.volume.recorded()
-      await expandVolume(this.#members(), sizeBytes, now())
+      await expandVolume(this.#members, sizeBytes, now())
       this.#options.log.info({sizeBytes}, 'expanded')
       await this.#frontend.resize(sizeBytes)
     })
@@ -345,23 +327,23 @@ export class Engine {
       this.#frontend.checkDown('reverting the volume')
       this.restore.checkIdle('reverted')
       await this.volume.recorded()
-      await revertVolume(this.#members(), `volume-snap-${name}.img`, now())
+      await revertVolume(this.#members, `volume-snap-${name}.img`, now())
     })
   }
 
   /** See setUnmapMark() in volume-settings.ts. */
   setUnmapMark(enabled: boolean): Promise<void> {
-    return this.#inTurn(() => setUnmapMark(this.#members(), this.settings, enabled))
+    return this.#inTurn(() => setUnmapMark(this.#members, this.settings, enabled))
   }
 
   /** See setSnapshotMaxCount() in volume-settings.ts. */
   setSnapshotMaxCount(count: number): Promise<void> {
-    return this.#inTurn(() => setSnapshotMaxCount(this.#members(), this.settings, count))
+    return this.#inTurn(() => setSnapshotMaxCount(this.#members, this.settings, count))
   }
 
   /** See setSnapshotMaxSize() in volume-settings.ts. */
   setSnapshotMaxSize(sizeBytes: number): Promise<void> {
-    return this.#inTurn(() => setSnapshotMaxSize(this.#members(), this.settings, sizeBytes))
+    return this.#inTurn(() => setSnapshotMaxSize(this.#members, this.settings, sizeBytes))
   }
 
   /**
@@ -369,54 +351,16 @@ export class Engine {
    * be used while a frontend is up.
    */
   removeReplica(address: string): Promise<void> {
-    return this.#inTurn(async () => {
-      const control = this.#controls.get(address)
-      if (control === undefined) return
-      const link = this.volume.replicas.find(one => one.address === address)
-      // One that failed may belong to another engine by now: only what this one has in use, or has set aside itself, is closed.
-      const close = link !== undefined && (link.mode !== 'ERR' || link.failure === SET_ASIDE)
-      if (link !== undefined) {
-        if (this.#frontend.name !== undefined) this.#refuseLast(link, 'removed')
-        this.volume.removeReplica(link, REMOVED)
-      }
-      this.#controls.delete(address)
-      this.#rejected.delete(address)
-      if (close) {
-        await control.close().catch((error: unknown) => this.log.warn({replica: address, reason: messageOf(error)}, 'a replica that was removed could not be closed'))
-      }
-      control.disconnect()
-      this.log.info({replica: address}, 'replica removed')
-    })
+    return this.#inTurn(() => this.#replicas.remove(address, this.#frontend.name !== undefined))
   }
 
   /** Takes a replica out of use until it is removed. Success when it is already; NOT_FOUND; CONFLICT for the last one that can be used. */
   setAside(address: string): Promise<void> {
-    return this.#inTurn(async () => {
-      const link = this.volume.replicas.find(one => one.address === address)
-      if (link === undefined) {
-        if (this.#rejected.has(address)) return
-        throw new LonghornError('NOT_FOUND', `this volume has no replica ${JSON.stringify(address.slice(0, 256))}`)
-      }
-      this.#refuseLast(link, 'set to ERR')
-      this.volume.fail(link, SET_ASIDE)
-    })
-  }
-
-  #refuseLast(link: ReplicaLink, what: string): void {
-    if (link.mode !== 'RW' || this.volume.members.some(other => other !== link && other.mode === 'RW')) return
-    throw new LonghornError('CONFLICT', `replica ${link.address} is the last one of the volume that can be used and cannot be ${what}`)
+    return this.#inTurn(async () => this.#replicas.setAside(address))
   }
 
   #checkOpen(): void {
     if (this.#closed !== undefined) throw new LonghornError('CONFLICT', 'the engine is shutting down')
-  }
-
-  #members(): Members {
-    return {volume: this.volume, control: link => this.#control(link), log: this.#options.log}
-  }
-
-  #control(link: ReplicaLink): ReplicaControl {
-    return this.#controls.get(link.address)!
   }
 
   /** Starts and stops of the frontend and snapshots happen one after the other, whatever came of those before. */
@@ -442,12 +386,12 @@ export class Engine {
     if (this.volume.requestsInFlight > 0) {
       this.#options.log.warn({requests: this.volume.requestsInFlight}, 'requests have not finished: the replicas stay as they are, and are compared when the next engine starts')
     }
-    const open = this.volume.replicas.filter(link => link.mode !== 'ERR' && this.volume.requestsInFlight === 0).map(link => this.#controls.get(link.address)!)
+    const open = this.volume.replicas.filter(link => link.mode !== 'ERR' && this.volume.requestsInFlight === 0).map(link => this.#replicas.control(link.address))
     this.volume.close()
     const results = await Promise.allSettled(open.map(control => control.close()))
     for (const result of results) if (result.status === 'rejected') failures.push(result.reason)
     await Promise.all([...this.#rebuilds.values()].map(rebuild => rebuild.ended()))
-    for (const control of this.#controls.values()) control.disconnect()
+    this.#replicas.disconnect()
     if (failures.length > 0) throw failures[0]
   }
 }
