@@ -1,7 +1,7 @@
 import {randomUUID} from 'node:crypto'
 import {formatAddress, type Address} from '../lib/address.js'
 import {Cleanup} from '../lib/cleanup.js'
-import {LonghornError, messageOf} from '../lib/errors.js'
+import {LonghornError} from '../lib/errors.js'
 import type {Log} from '../lib/log.js'
 import {checkReplicaList, claimReplicas, tooFew} from './claim-replicas.js'
 import type {FrontendKind, IscsiSettings} from './frontends/frontend.js'
@@ -9,7 +9,8 @@ import {linksOf, type EngineState} from './handover/engine-state.js'
 import {parkEngine, type ParkedEngine} from './handover/park-engine.js'
 import {MemberLog} from './membership.js'
 import {openLink} from './open-link.js'
-import {Rebuild, type RebuildInfo, type RebuildOptions} from './rebuild.js'
+import type {RebuildInfo} from './rebuild.js'
+import {Rebuilds} from './rebuilds.js'
 import type {Choice} from './replica-choice.js'
 import {parseReplicaAddress, ReplicaControl} from './replica-control.js'
 import type {ReplicaLink} from './replica-link.js'
@@ -53,8 +54,7 @@ export class Engine {
   readonly #members: Members
   readonly #session: string
   readonly #memberLog: MemberLog
-  /** The last one of each replica. */
-  readonly #rebuilds = new Map<string, Rebuild>()
+  readonly #rebuilds: Rebuilds
   readonly #frontend: VolumeFrontend
   #changes: Promise<unknown> = Promise.resolve()
   #closed: Promise<void> | undefined
@@ -70,15 +70,29 @@ export class Engine {
     this.#memberLog = new MemberLog(volume, session, control, options.log, choice.membership)
     volume.recordMembers = () => this.#memberLog.record()
     this.scrub = new Scrub({volume, layersOf: link => control(link).frozenLayers(), log: options.log})
-    this.restore = new VolumeRestore({...this.#members, session, inTurn: step => this.#inTurn(step), frontend: () => this.#frontend.name})
+    const inTurn = <T>(step: () => Promise<T>): Promise<T> => this.#inTurn(step)
+    const checkOpen = (): void => this.#checkOpen()
+    this.restore = new VolumeRestore({...this.#members, session, inTurn, frontend: () => this.#frontend.name})
+    this.#rebuilds = new Rebuilds({
+      ...this.#members,
+      session,
+      replicaTimeoutMs: options.replicaTimeoutMs,
+      members: this.#memberLog,
+      replicas: this.#replicas,
+      settings: this.settings,
+      inTurn,
+      // A restore may have begun since it was asked for.
+      checkIdle: () => this.restore.checkIdle('given another replica'),
+      checkOpen,
+    })
     this.#frontend = new VolumeFrontend({
       volume,
       frontends: options.frontends,
       iscsi: options.iscsi,
       log: options.log,
-      inTurn: step => this.#inTurn(step),
+      inTurn,
       checkUsable: async () => {
-        this.#checkOpen()
+        checkOpen()
         await this.restore.checkUsable()
       },
     })
@@ -107,12 +121,12 @@ export class Engine {
     await engine.#openAll(controls.filter(control => choice.usable.includes(control.address)), undo, signal)
     signal?.throwIfAborted()
     if (volume.replicas.length === 0) throw tooFew(Math.max(options.leastReplicas, 1), 0, engine.#replicas.rejected)
-    for (const address of choice.resync) await engine.#resync(address)
+    for (const address of choice.resync) await engine.#rebuilds.resync(address)
     if (volume.members.length < options.leastReplicas) throw tooFew(options.leastReplicas, volume.members.length, engine.#replicas.rejected)
     volume.recordBeforeChange()
     for (const [address, reason] of engine.#replicas.rejected) options.log.error({replica: address, reason: reason.message}, 'starting without this replica')
     warnOfUnsafeReplicas(volume, options.log)
-    for (const address of choice.rebuild.keys()) engine.#rebuildInBackground(address)
+    for (const address of choice.rebuild.keys()) engine.#rebuilds.beginInBackground(address)
     await Promise.all(volume.members.map(link => pushSettings(engine.#members, link, engine.settings)))
     undo.move()
     return engine
@@ -175,67 +189,12 @@ export class Engine {
     )
   }
 
-  /** One that was in use at a crash: it takes part from the beginning, or not at all. */
-  async #resync(address: string): Promise<void> {
-    try {
-      await this.#rebuild(address, {bytesPerSecond: 0, resync: true})
-    } catch (error) {
-      this.#replicas.reject(address, error as LonghornError)
-    }
-  }
-
-  #rebuildInBackground(address: string): void {
-    this.#rebuild(address, {bytesPerSecond: 0, resync: false}).catch((error: unknown) => {
-      this.#options.log.error({replica: address, reason: messageOf(error)}, 'this replica lacks data and could not be taken in')
-    })
-  }
-
-  async #rebuild(address: string, options: RebuildOptions): Promise<void> {
-    const host = {
-      ...this.#members,
-      session: this.#session,
-      replicaTimeoutMs: this.#options.replicaTimeoutMs,
-      members: this.#memberLog,
-      inTurn: <T>(step: () => Promise<T>) => this.#inTurn(step),
-      // A restore may have begun since it was asked for.
-      checkIdle: () => this.restore.checkIdle('given another replica'),
-    }
-    const rebuild = new Rebuild(host, this.#replicas.control(address), options)
-    this.#rebuilds.set(address, rebuild)
-    await rebuild.join()
-    void rebuild.ended().then(() => this.#tryAgain(rebuild, address, options))
-    this.#replicas.accept(address)
-    const link = this.#replicas.link(address)
-    if (link !== undefined) await pushSettings(this.#members, link, this.settings)
-  }
-
-  async #tryAgain(rebuild: Rebuild, address: string, {bytesPerSecond, avoid: before = new Set()}: RebuildOptions): Promise<void> {
-    if (rebuild.lostSource === undefined || !this.#replicas.has(address)) return
-    const avoid = new Set([...before, rebuild.lostSource])
-    if (!this.volume.readers.some(link => link.canRebuild && !avoid.has(link.address))) return
-    this.#options.log.info({replica: address}, 'the rebuild goes on with another source')
-    await this.addReplica(address, bytesPerSecond, avoid).catch((error: unknown) => {
-      this.#options.log.error({replica: address, reason: messageOf(error)}, 'the rebuild could not go on with another source')
-    })
-  }
-
   /**
    * Takes a replica in, new or returning, and rebuilds it in the background. Resolves when it takes part in writes. One that is in use
-   * is success. `avoid`: replicas that are not to be copied from. Errors as those of Rebuild.join(); BUSY while another one is being rebuilt.
+   * is success. Errors as those of Rebuild.join(); BUSY while another one is being rebuilt.
    */
-  async addReplica(text: string, bytesPerSecond = 0, avoid: ReadonlySet<string> = new Set()): Promise<ReplicaStatus> {
-    const address = formatAddress(parseReplicaAddress(text))
-    this.#checkOpen()
-    this.restore.checkIdle('given another replica')
-    const present = this.#replicas.link(address)
-    if (present !== undefined && present.mode !== 'ERR') return this.#replicas.status(address)
-    const before = this.#rebuilds.get(address)
-    if (before?.info.state === 'in_progress' && !before.dropped) throw new LonghornError('BUSY', `replica ${address} is being taken in already`)
-    await before?.ended()
-    if (present !== undefined) this.volume.removeReplica(present, new LonghornError('CONFLICT', 'it is being added again'))
-    this.#replicas.add(address)
-    await this.#rebuild(address, {bytesPerSecond, resync: false, avoid})
-    return this.#replicas.status(address)
+  async addReplica(text: string, bytesPerSecond = 0): Promise<ReplicaStatus> {
+    return this.#rebuilds.add(formatAddress(parseReplicaAddress(text)), bytesPerSecond)
   }
 
   /** Throws NOT_FOUND. */
@@ -244,19 +203,13 @@ export class Engine {
   }
 
   /** Waits until a replica that is being rebuilt is up to date. NOT_FOUND, or IO with the reason when it could not be rebuilt. */
-  async rebuilt(address: string, signal: AbortSignal): Promise<ReplicaStatus> {
-    this.findReplica(address)
-    const rebuild = this.#rebuilds.get(address)
-    await Promise.race([rebuild?.ended(), aborted(signal)])
-    signal.throwIfAborted()
-    const status = this.findReplica(address)
-    if (status.mode === 'RW') return status
-    throw new LonghornError('IO', `replica ${address} could not be rebuilt: ${rebuild?.info.error ?? status.reason ?? 'it is not being rebuilt'}`)
+  rebuilt(address: string, signal: AbortSignal): Promise<ReplicaStatus> {
+    return this.#rebuilds.ended(address, signal)
   }
 
   /** The last rebuild of each replica. */
   get rebuilds(): readonly RebuildInfo[] {
-    return [...this.#rebuilds.values()].map(rebuild => rebuild.info)
+    return this.#rebuilds.infos
   }
 
   /** Every replica that was given, in that order. */
@@ -378,7 +331,7 @@ export class Engine {
 
   async #close(): Promise<void> {
     const failures: unknown[] = []
-    for (const rebuild of this.#rebuilds.values()) rebuild.stop()
+    this.#rebuilds.stop()
     await this.restore.stop()
     await this.stopFrontend().catch((error: unknown) => failures.push(error))
     await this.scrub.close()
@@ -390,7 +343,7 @@ export class Engine {
     this.volume.close()
     const results = await Promise.allSettled(open.map(control => control.close()))
     for (const result of results) if (result.status === 'rejected') failures.push(result.reason)
-    await Promise.all([...this.#rebuilds.values()].map(rebuild => rebuild.ended()))
+    await this.#rebuilds.allEnded()
     this.#replicas.disconnect()
     if (failures.length > 0) throw failures[0]
   }
@@ -401,12 +354,6 @@ function warnOfUnsafeReplicas(volume: Volume, to: Log): void {
   for (const link of volume.replicas) {
     if (!link.canFlush) to.warn({replica: link.address}, 'this replica cannot flush: after a power cut it may lack writes that were flushed')
   }
-}
-
-function aborted(signal: AbortSignal): Promise<void> {
-  return new Promise(resolve => {
-    signal.addEventListener('abort', () => resolve(), {once: true})
-  })
 }
 
 /** RFC 3339, UTC, whole seconds. */
