@@ -5,7 +5,7 @@ import type {Slab} from '../lib/net/slab.js'
 import {RepeatLog} from '../lib/repeat-log.js'
 import {ERRNO, inRange, OP, type BlockDevice, type Extent, type Io} from '../protocol/block-device.js'
 import {FRAME} from '../protocol/frame.js'
-import {askBlockStatus, StatusIo} from './block-status.js'
+import {askBlockStatus} from './block-status.js'
 import {Metrics} from './metrics.js'
 import {ChangeGate, type HeldChange} from './change-gate.js'
 import {DirectIo} from './direct-io.js'
@@ -301,10 +301,9 @@ export class Volume implements BlockDevice, LinkOwner {
       this.#readReplied(link, io, error, text, slab, start, length)
       return
     }
-    if (io.op >= OP.BLOCK_STATUS) {
-      if (io instanceof DirectIo) io.onAnswer(error, text, slab, start, length)
-      else if (io instanceof StatusIo && error === 0) io.onExtents(slab!, start, length)
-      else io.onDone(error)
+    if (io.op === OP.DIRECT) {
+      const question = io as DirectIo
+      question.onAnswer(error, text, slab, start, length)
       return
     }
     if (error === 0) {
@@ -326,8 +325,6 @@ export class Volume implements BlockDevice, LinkOwner {
         this.#readAgain(io)
       } else if (io instanceof DirectIo) {
         io.onLost(reason)
-      } else if (io instanceof StatusIo) {
-        io.onDone(ERRNO.EIO)
       } else {
         if (io.error === 0) io.error = ERRNO.EIO
         if (--io.waiting === 0) this.#settle(io, reason.message)
