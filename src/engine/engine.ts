@@ -17,6 +17,7 @@ import type {ReplicaLink} from './replica-link.js'
 import {ReplicaSet, type ReplicaStatus} from './replica-set.js'
 import {Scrub} from './scrub/scrub.js'
 import {expandVolume, revertVolume, takeSnapshot, type Members} from './snapshots.js'
+import {takeTurns} from './turns.js'
 import {Volume} from './volume.js'
 import {adoptFrontend, DRAIN_MS, VolumeFrontend, type FrontendInfo} from './volume-frontend.js'
 import {VolumeRestore} from './volume-restore.js'
@@ -56,7 +57,8 @@ export class Engine {
   readonly #memberLog: MemberLog
   readonly #rebuilds: Rebuilds
   readonly #frontend: VolumeFrontend
-  #changes: Promise<unknown> = Promise.resolve()
+  /** Starts and stops of the frontend, snapshots, and whatever else changes what the replicas are. */
+  readonly #inTurn = takeTurns()
   #closed: Promise<void> | undefined
 
   private constructor(options: EngineOptions, volume: Volume, controls: ReadonlyMap<string, ReplicaControl>, choice: Choice, session: string) {
@@ -70,7 +72,7 @@ export class Engine {
     this.#memberLog = new MemberLog(volume, session, control, options.log, choice.membership)
     volume.recordMembers = () => this.#memberLog.record()
     this.scrub = new Scrub({volume, layersOf: link => control(link).frozenLayers(), log: options.log})
-    const inTurn = <T>(step: () => Promise<T>): Promise<T> => this.#inTurn(step)
+    const inTurn = this.#inTurn
     const checkOpen = (): void => this.#checkOpen()
     this.restore = new VolumeRestore({...this.#members, session, inTurn, frontend: () => this.#frontend.name})
     this.#rebuilds = new Rebuilds({
@@ -314,13 +316,6 @@ export class Engine {
 
   #checkOpen(): void {
     if (this.#closed !== undefined) throw new LonghornError('CONFLICT', 'the engine is shutting down')
-  }
-
-  /** Starts and stops of the frontend and snapshots happen one after the other, whatever came of those before. */
-  #inTurn<T>(step: () => Promise<T>): Promise<T> {
-    const result = this.#changes.then(step)
-    this.#changes = result.catch(() => undefined)
-    return result
   }
 
   /** Shuts the frontend down, lets requests finish, flushes and closes the replicas. Safe twice. */
