@@ -16,12 +16,13 @@ import {parseReplicaAddress, ReplicaControl} from './replica-control.js'
 import type {ReplicaLink} from './replica-link.js'
 import {ReplicaSet, type ReplicaStatus} from './replica-set.js'
 import {Scrub} from './scrub/scrub.js'
-import {expandVolume, revertVolume, takeSnapshot, type Members} from './snapshots.js'
+import type {Members} from './snapshots.js'
 import {takeTurns} from './turns.js'
 import {Volume} from './volume.js'
 import {adoptFrontend, DRAIN_MS, VolumeFrontend, type FrontendInfo} from './volume-frontend.js'
 import {VolumeRestore} from './volume-restore.js'
-import {checkRoomForSnapshot, defaultSettings, pushSettings, setSnapshotMaxCount, setSnapshotMaxSize, setUnmapMark, type VolumeSettings} from './volume-settings.js'
+import {VolumeSnapshots, type SnapshotOptions} from './volume-snapshots.js'
+import {defaultSettings, pushSettings, setSnapshotMaxCount, setSnapshotMaxSize, setUnmapMark, type VolumeSettings} from './volume-settings.js'
 
 export interface EngineOptions {
   readonly volume: string
@@ -57,6 +58,7 @@ export class Engine {
   readonly #memberLog: MemberLog
   readonly #rebuilds: Rebuilds
   readonly #frontend: VolumeFrontend
+  readonly #snapshots: VolumeSnapshots
   /** Starts and stops of the frontend, snapshots, and whatever else changes what the replicas are. */
   readonly #inTurn = takeTurns()
   #closed: Promise<void> | undefined
@@ -83,7 +85,6 @@ export class Engine {
       replicas: this.#replicas,
       settings: this.settings,
       inTurn,
-      // A restore may have begun since it was asked for.
       checkIdle: () => this.restore.checkIdle('given another replica'),
       checkOpen,
     })
@@ -97,6 +98,13 @@ export class Engine {
         checkOpen()
         await this.restore.checkUsable()
       },
+    })
+    this.#snapshots = new VolumeSnapshots({
+      ...this.#members,
+      settings: this.settings,
+      frontend: this.#frontend,
+      inTurn,
+      checkIdle: what => this.restore.checkIdle(what),
     })
     volume.repairs.onFrozen = (link, offset, length) => this.scrub.wanted(link, offset, length)
   }
@@ -238,52 +246,19 @@ export class Engine {
     return this.#frontend.stop()
   }
 
-  /**
-   * Takes a snapshot of the volume while it is being used; see takeSnapshot(). Without a name it gets one. Returns the name.
-   * USAGE for a name that cannot be one, CONFLICT when there is one of that name or a user's would exceed a limit. With `freeze` the file
-   * systems on the volume are frozen meanwhile: UNSUPPORTED where that is impossible; see Frontend.freeze().
-   */
-  async takeSnapshot(name: string | undefined, labels: Readonly<Record<string, string>>, {userCreated = true, freeze = false} = {}): Promise<string> {
-    const request = {name: name ?? randomUUID(), labels, userCreated, created: now()}
-    await this.#inTurn(async () => {
-      this.restore.checkIdle('frozen in a snapshot')
-      await this.volume.recorded()
-      if (userCreated) await checkRoomForSnapshot(this.#members, this.settings)
-      const frozen = freeze ? await this.#frontend.freeze() : undefined
-      try {
-        await takeSnapshot(this.#members, request)
-      } finally {
-        await frozen?.thaw()
-      }
-    })
-    return request.name
+  /** See VolumeSnapshots.take(). */
+  takeSnapshot(name: string | undefined, labels: Readonly<Record<string, string>>, options?: SnapshotOptions): Promise<string> {
+    return this.#snapshots.take(name, labels, options)
   }
 
-  /**
-   * Makes the volume larger while it is being used; see expandVolume(). The size that it has is success; USAGE for a smaller one or
-   * one that is not a multiple of 4096. Initiators see it as their protocol has it; what cannot be told leaves a `notice` with the frontend.
-   */
-  async expand(sizeBytes: number): Promise<void> {
-    await this.#inTurn(async () => {
-      if (sizeBytes === this.volume.sizeBytes) return
-      if (sizeBytes < this.volume.sizeBytes) throw new LonghornError('USAGE', `the volume has ${this.volume.sizeBytes} bytes and cannot shrink to ${sizeBytes}`)
-      this.restore.checkIdle('expanded')
-      if (sizeBytes % 4096 !== 0) throw new LonghornError('USAGE', `the volume cannot become ${sizeBytes} bytes large: expected a multiple of 4096`)
-      await this.volume.recorded()
-      await expandVolume(this.#members, sizeBytes, now())
-      this.#options.log.info({sizeBytes}, 'expanded')
-      await this.#frontend.resize(sizeBytes)
-    })
+  /** See VolumeSnapshots.expand(). */
+  expand(sizeBytes: number): Promise<void> {
+    return this.#snapshots.expand(sizeBytes)
   }
 
-  /** Makes the volume what it was at a snapshot. CONFLICT while a frontend is up: whoever uses the volume would not notice. */
-  async revert(name: string): Promise<void> {
-    await this.#inTurn(async () => {
-      this.#frontend.checkDown('reverting the volume')
-      this.restore.checkIdle('reverted')
-      await this.volume.recorded()
-      await revertVolume(this.#members, `volume-snap-${name}.img`, now())
-    })
+  /** See VolumeSnapshots.revert(). */
+  revert(name: string): Promise<void> {
+    return this.#snapshots.revert(name)
   }
 
   /** See setUnmapMark() in volume-settings.ts. */
@@ -349,11 +324,6 @@ function warnOfUnsafeReplicas(volume: Volume, to: Log): void {
   for (const link of volume.replicas) {
     if (!link.canFlush) to.warn({replica: link.address}, 'this replica cannot flush: after a power cut it may lack writes that were flushed')
   }
-}
-
-/** RFC 3339, UTC, whole seconds. */
-function now(): string {
-  return new Date().toISOString().replace(/\.\d+Z$/, 'Z')
 }
 
 function delay(ms: number): Promise<void> {
