@@ -2,8 +2,9 @@ import {LonghornError} from '../lib/errors.js'
 import {toSize, toText} from '../protocol/grpc/fields.js'
 import type {Handlers} from '../protocol/grpc/service.js'
 import {ReplicaMode, type ControllerReplica, type ControllerServiceDefinition, type ReplicaRebuildInfo} from '../protocol/proto/generated/controller.js'
-import type {Engine, ReplicaStatus} from './engine.js'
+import type {Engine} from './engine.js'
 import type {RebuildInfo} from './rebuild.js'
+import type {ReplicaStatus} from './replica-set.js'
 
 /**
  * The methods of ControllerService that take replicas in. Upstream's clients lead a rebuild step by step (reference: engine-interop 4.3);

@@ -5,10 +5,11 @@ import {isKind, LonghornError} from '../lib/errors.js'
 import {checkFree} from '../lib/net/check-free.js'
 import {Health} from '../protocol/grpc/health.js'
 import {RpcServer} from '../protocol/grpc/server.js'
-import {findFrontend, type Engine, type EngineOptions} from './engine.js'
+import type {Engine, EngineOptions} from './engine.js'
 import {EngineSlot} from './engine-slot.js'
 import {takeOver} from './handover/take-over.js'
 import {slotService} from './slot-service.js'
+import {findFrontend} from './volume-frontend.js'
 
 export interface EngineServerOptions extends EngineOptions {
   /** Where the control service listens. */

@@ -1,5 +1,6 @@
 import {LonghornError} from '../lib/errors.js'
 import {Engine, type EngineOptions} from './engine.js'
+import {takeTurns} from './turns.js'
 import {defaultSettings, type VolumeSettings} from './volume-settings.js'
 
 /** What is said when a volume is started: the rest is given once, when the process is. */
@@ -18,7 +19,7 @@ export class EngineSlot implements AsyncDisposable {
   readonly settings: VolumeSettings
   readonly #options: Omit<EngineOptions, 'settings'>
   #engine: Engine | undefined
-  #queue: Promise<unknown> = Promise.resolve()
+  readonly #inTurn = takeTurns()
   #closed: Promise<void> | undefined
 
   constructor(options: EngineOptions) {
@@ -84,11 +85,5 @@ export class EngineSlot implements AsyncDisposable {
     } finally {
       this.#engine = undefined
     }
-  }
-
-  #inTurn<T>(step: () => Promise<T>): Promise<T> {
-    const result = this.#queue.then(step)
-    this.#queue = result.catch(() => undefined)
-    return result
   }
 }

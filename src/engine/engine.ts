@@ -1,22 +1,28 @@
 import {randomUUID} from 'node:crypto'
 import {formatAddress, type Address} from '../lib/address.js'
 import {Cleanup} from '../lib/cleanup.js'
-import {LonghornError, messageOf} from '../lib/errors.js'
+import {LonghornError} from '../lib/errors.js'
 import type {Log} from '../lib/log.js'
-import type {Frontend, FrontendKind, IscsiSettings} from './frontends/frontend.js'
+import {checkReplicaList, claimReplicas, tooFew} from './claim-replicas.js'
+import type {FrontendKind, IscsiSettings} from './frontends/frontend.js'
 import {linksOf, type EngineState} from './handover/engine-state.js'
 import {parkEngine, type ParkedEngine} from './handover/park-engine.js'
 import {MemberLog} from './membership.js'
 import {openLink} from './open-link.js'
-import {Rebuild, type RebuildInfo, type RebuildOptions} from './rebuild.js'
-import {chooseReplicas, isInUse, type Candidate, type Choice} from './replica-choice.js'
+import type {RebuildInfo} from './rebuild.js'
+import {Rebuilds} from './rebuilds.js'
+import type {Choice} from './replica-choice.js'
 import {parseReplicaAddress, ReplicaControl} from './replica-control.js'
-import type {ReplicaLink, ReplicaMode} from './replica-link.js'
+import type {ReplicaLink} from './replica-link.js'
+import {ReplicaSet, type ReplicaStatus} from './replica-set.js'
 import {Scrub} from './scrub/scrub.js'
-import {expandVolume, revertVolume, takeSnapshot, type Members} from './snapshots.js'
-import {MOST_REPLICAS, Volume} from './volume.js'
+import type {Members} from './snapshots.js'
+import {takeTurns} from './turns.js'
+import {Volume} from './volume.js'
+import {adoptFrontend, DRAIN_MS, VolumeFrontend, type FrontendInfo} from './volume-frontend.js'
 import {VolumeRestore} from './volume-restore.js'
-import {checkRoomForSnapshot, defaultSettings, pushSettings, setSnapshotMaxCount, setSnapshotMaxSize, setUnmapMark, type VolumeSettings} from './volume-settings.js'
+import {VolumeSnapshots, type SnapshotOptions} from './volume-snapshots.js'
+import {defaultSettings, pushSettings, setSnapshotMaxCount, setSnapshotMaxSize, setUnmapMark, type VolumeSettings} from './volume-settings.js'
 
 export interface EngineOptions {
   readonly volume: string
@@ -39,20 +45,6 @@ export interface EngineOptions {
   readonly log: Log
 }
 
-/** A replica as the outside sees it. */
-export interface ReplicaStatus {
-  readonly address: string
-  readonly mode: ReplicaMode
-  /** Why it is ERR. */
-  readonly reason: string | undefined
-}
-
-const SET_ASIDE = new LonghornError('CONFLICT', 'set to ERR on request')
-const REMOVED = new LonghornError('CONFLICT', 'removed from the volume')
-
-/** How long requests in flight may take to finish when the engine stops. */
-const DRAIN_MS = 5000
-
 /** One volume being served: its replicas, the replicator over them, and at most one frontend. */
 export class Engine {
   readonly volume: Volume
@@ -60,29 +52,60 @@ export class Engine {
   readonly scrub: Scrub
   readonly restore: VolumeRestore
   readonly #options: EngineOptions
-  readonly #controls = new Map<string, ReplicaControl>()
-  /** Replicas that were given and could not be used. */
-  readonly #rejected: Map<string, LonghornError>
+  readonly #replicas: ReplicaSet
+  readonly #members: Members
   readonly #session: string
   readonly #memberLog: MemberLog
-  /** The last one of each replica. */
-  readonly #rebuilds = new Map<string, Rebuild>()
-  /** `notice`: why its device has another size than the volume. */
-  #frontend: {readonly kind: FrontendKind; readonly server: Frontend; notice?: string} | undefined
-  #changes: Promise<unknown> = Promise.resolve()
+  readonly #rebuilds: Rebuilds
+  readonly #frontend: VolumeFrontend
+  readonly #snapshots: VolumeSnapshots
+  /** Starts and stops of the frontend, snapshots, and whatever else changes what the replicas are. */
+  readonly #inTurn = takeTurns()
   #closed: Promise<void> | undefined
 
   private constructor(options: EngineOptions, volume: Volume, controls: ReadonlyMap<string, ReplicaControl>, choice: Choice, session: string) {
     this.#options = options
     this.volume = volume
     this.settings = options.settings ?? defaultSettings()
-    this.#controls = new Map(controls)
-    this.#rejected = new Map([...choice.rejected, ...choice.rebuild])
+    this.#replicas = new ReplicaSet(volume, options.log, controls, new Map([...choice.rejected, ...choice.rebuild]))
+    const control = (link: ReplicaLink): ReplicaControl => this.#replicas.control(link.address)
+    this.#members = {volume, control, log: options.log}
     this.#session = session
-    this.#memberLog = new MemberLog(volume, session, link => this.#control(link), options.log, choice.membership)
+    this.#memberLog = new MemberLog(volume, session, control, options.log, choice.membership)
     volume.recordMembers = () => this.#memberLog.record()
-    this.scrub = new Scrub({volume, layersOf: link => this.#control(link).frozenLayers(), log: options.log})
-    this.restore = new VolumeRestore({...this.#members(), session, inTurn: step => this.#inTurn(step), frontend: () => this.#frontend?.kind.name})
+    this.scrub = new Scrub({volume, layersOf: link => control(link).frozenLayers(), log: options.log})
+    const inTurn = this.#inTurn
+    const checkOpen = (): void => this.#checkOpen()
+    this.restore = new VolumeRestore({...this.#members, session, inTurn, frontend: () => this.#frontend.name})
+    this.#rebuilds = new Rebuilds({
+      ...this.#members,
+      session,
+      replicaTimeoutMs: options.replicaTimeoutMs,
+      members: this.#memberLog,
+      replicas: this.#replicas,
+      settings: this.settings,
+      inTurn,
+      checkIdle: () => this.restore.checkIdle('given another replica'),
+      checkOpen,
+    })
+    this.#frontend = new VolumeFrontend({
+      volume,
+      frontends: options.frontends,
+      iscsi: options.iscsi,
+      log: options.log,
+      inTurn,
+      checkUsable: async () => {
+        checkOpen()
+        await this.restore.checkUsable()
+      },
+    })
+    this.#snapshots = new VolumeSnapshots({
+      ...this.#members,
+      settings: this.settings,
+      frontend: this.#frontend,
+      inTurn,
+      checkIdle: what => this.restore.checkIdle(what),
+    })
     volume.repairs.onFrozen = (link, offset, length) => this.scrub.wanted(link, offset, length)
   }
 
@@ -98,7 +121,7 @@ export class Engine {
       for (const control of controls) control.disconnect()
     })
     const session = randomUUID()
-    const choice = await takeOver(controls, session, options, signal)
+    const choice = await claimReplicas(controls, session, options, signal)
     const complete = choice.usable.length + choice.resync.length
     if (complete < options.leastReplicas) throw tooFew(options.leastReplicas, complete, new Map([...choice.rejected, ...choice.rebuild]))
 
@@ -107,14 +130,14 @@ export class Engine {
     const engine = new Engine(options, volume, new Map(controls.map(control => [control.address, control])), choice, session)
     await engine.#openAll(controls.filter(control => choice.usable.includes(control.address)), undo, signal)
     signal?.throwIfAborted()
-    if (volume.replicas.length === 0) throw tooFew(Math.max(options.leastReplicas, 1), 0, engine.#rejected)
-    for (const address of choice.resync) await engine.#resync(address)
-    if (volume.members.length < options.leastReplicas) throw tooFew(options.leastReplicas, volume.members.length, engine.#rejected)
+    if (volume.replicas.length === 0) throw tooFew(Math.max(options.leastReplicas, 1), 0, engine.#replicas.rejected)
+    for (const address of choice.resync) await engine.#rebuilds.resync(address)
+    if (volume.members.length < options.leastReplicas) throw tooFew(options.leastReplicas, volume.members.length, engine.#replicas.rejected)
     volume.recordBeforeChange()
-    for (const [address, reason] of engine.#rejected) options.log.error({replica: address, reason: reason.message}, 'starting without this replica')
+    for (const [address, reason] of engine.#replicas.rejected) options.log.error({replica: address, reason: reason.message}, 'starting without this replica')
     warnOfUnsafeReplicas(volume, options.log)
-    for (const address of choice.rebuild.keys()) engine.#rebuildInBackground(address)
-    await Promise.all(volume.members.map(link => pushSettings(engine.#members(), link, engine.settings)))
+    for (const address of choice.rebuild.keys()) engine.#rebuilds.beginInBackground(address)
+    await Promise.all(volume.members.map(link => pushSettings(engine.#members, link, engine.settings)))
     undo.move()
     return engine
   }
@@ -127,10 +150,7 @@ export class Engine {
     const {frontend} = state
     const volume = new Volume({...options, name: options.volume, sizeBytes: state.sizeBytes})
     volume.adoptChanges(state.changes)
-    const kind = frontend && findFrontend(options.frontends, frontend.name)
-    const {iscsi, log: to} = options
-    const serve = frontend && (await kind?.adopt?.({volume: options.volume, device: volume, listen: undefined, log: to, iscsi}, {state: frontend.state, fds: fds.slice(frontend.firstFd)}))
-    if (frontend !== undefined && serve === undefined) throw new LonghornError('UNSUPPORTED', `frontend ${frontend.name} cannot be taken over`)
+    const serve = frontend && (await adoptFrontend({...options, volume}, frontend.name, {state: frontend.state, fds: fds.slice(frontend.firstFd)}))
     Object.assign(options.settings ?? {}, state.settings)
     return () => {
       const controls = new Map(state.replicas.map(({address}) => [address, new ReplicaControl(address, options.volume)]))
@@ -143,7 +163,7 @@ export class Engine {
         volume.addReplica(link)
         controls.get(link.address)!.adopt(session, link.features)
       }
-      if (serve !== undefined) engine.#frontend = {kind: kind!, server: serve()}
+      if (serve !== undefined) engine.#frontend.goOn(serve())
       return engine
     }
   }
@@ -151,11 +171,12 @@ export class Engine {
   /** Lets everything stand still while `use` gives it to another process, or has it go on; see parkEngine(). */
   handOver(use: (parked: ParkedEngine) => Promise<void>): Promise<void> {
     return this.#inTurn(async () => {
-      if (this.#closed !== undefined) throw new LonghornError('CONFLICT', 'the engine is shutting down')
+      this.#checkOpen()
       this.restore.checkIdle('handed over')
       // What the next one goes on from.
       await this.volume.recorded()
-      const frontend = this.#frontend && {name: this.#frontend.kind.name, server: this.#frontend.server}
+      const {serving} = this.#frontend
+      const frontend = serving && {name: serving.kind.name, server: serving.server}
       const {volume, settings, scrub, rebuilds} = this
       const facts = {replicas: () => this.replicas, membership: () => this.#memberLog.last}
       await use(await parkEngine({volume, settings, scrub, rebuilds, frontend, session: this.#session, ...facts}))
@@ -172,107 +193,38 @@ export class Engine {
           volume.addReplica(link)
           undo.defer(() => control.close())
         } catch (error) {
-          this.#rejected.set(control.address, error as LonghornError)
+          this.#replicas.reject(control.address, error as LonghornError)
         }
       }),
     )
   }
 
-  /** One that was in use at a crash: it takes part from the beginning, or not at all. */
-  async #resync(address: string): Promise<void> {
-    try {
-      await this.#rebuild(address, {bytesPerSecond: 0, resync: true})
-    } catch (error) {
-      this.#rejected.set(address, error as LonghornError)
-    }
-  }
-
-  #rebuildInBackground(address: string): void {
-    this.#rebuild(address, {bytesPerSecond: 0, resync: false}).catch((error: unknown) => {
-      this.#options.log.error({replica: address, reason: messageOf(error)}, 'this replica lacks data and could not be taken in')
-    })
-  }
-
-  async #rebuild(address: string, options: RebuildOptions): Promise<void> {
-    const host = {
-      ...this.#members(),
-      session: this.#session,
-      replicaTimeoutMs: this.#options.replicaTimeoutMs,
-      members: this.#memberLog,
-      inTurn: <T>(step: () => Promise<T>) => this.#inTurn(step),
-      // A restore may have begun since it was asked for.
-      checkIdle: () => this.restore.checkIdle('given another replica'),
-    }
-    const rebuild = new Rebuild(host, this.#controls.get(address)!, options)
-    this.#rebuilds.set(address, rebuild)
-    await rebuild.join()
-    void rebuild.ended().then(() => this.#tryAgain(rebuild, address, options))
-    this.#rejected.delete(address)
-    const link = this.volume.replicas.find(one => one.address === address)
-    if (link !== undefined) await pushSettings(this.#members(), link, this.settings)
-  }
-
-  async #tryAgain(rebuild: Rebuild, address: string, {bytesPerSecond, avoid: before = new Set()}: RebuildOptions): Promise<void> {
-    if (rebuild.lostSource === undefined || !this.#controls.has(address)) return
-    const avoid = new Set([...before, rebuild.lostSource])
-    if (!this.volume.readers.some(link => link.canRebuild && !avoid.has(link.address))) return
-    this.#options.log.info({replica: address}, 'the rebuild goes on with another source')
-    await this.addReplica(address, bytesPerSecond, avoid).catch((error: unknown) => {
-      this.#options.log.error({replica: address, reason: messageOf(error)}, 'the rebuild could not go on with another source')
-    })
-  }
-
   /**
    * Takes a replica in, new or returning, and rebuilds it in the background. Resolves when it takes part in writes. One that is in use
-   * is success. `avoid`: replicas that are not to be copied from. Errors as those of Rebuild.join(); BUSY while another one is being rebuilt.
+   * is success. Errors as those of Rebuild.join(); BUSY while another one is being rebuilt.
    */
-  async addReplica(text: string, bytesPerSecond = 0, avoid: ReadonlySet<string> = new Set()): Promise<ReplicaStatus> {
-    const address = formatAddress(parseReplicaAddress(text))
-    if (this.#closed !== undefined) throw new LonghornError('CONFLICT', 'the engine is shutting down')
-    this.restore.checkIdle('given another replica')
-    const present = this.volume.replicas.find(link => link.address === address)
-    if (present !== undefined && present.mode !== 'ERR') return this.#status(address)
-    const before = this.#rebuilds.get(address)
-    if (before?.info.state === 'in_progress' && !before.dropped) throw new LonghornError('BUSY', `replica ${address} is being taken in already`)
-    await before?.ended()
-    if (present !== undefined) this.volume.removeReplica(present, new LonghornError('CONFLICT', 'it is being added again'))
-    // A new connection: the one there is may be waiting to be tried again, and whoever asks knows that there is a replica now.
-    this.#controls.get(address)?.disconnect()
-    this.#controls.set(address, new ReplicaControl(address, this.#options.volume))
-    await this.#rebuild(address, {bytesPerSecond, resync: false, avoid})
-    return this.#status(address)
+  async addReplica(text: string, bytesPerSecond = 0): Promise<ReplicaStatus> {
+    return this.#rebuilds.add(formatAddress(parseReplicaAddress(text)), bytesPerSecond)
   }
 
   /** Throws NOT_FOUND. */
   findReplica(address: string): ReplicaStatus {
-    if (this.#controls.has(address)) return this.#status(address)
-    throw new LonghornError('NOT_FOUND', `this volume has no replica ${JSON.stringify(address.slice(0, 256))}`)
+    return this.#replicas.find(address)
   }
 
   /** Waits until a replica that is being rebuilt is up to date. NOT_FOUND, or IO with the reason when it could not be rebuilt. */
-  async rebuilt(address: string, signal: AbortSignal): Promise<ReplicaStatus> {
-    this.findReplica(address)
-    const rebuild = this.#rebuilds.get(address)
-    await Promise.race([rebuild?.ended(), aborted(signal)])
-    signal.throwIfAborted()
-    const status = this.findReplica(address)
-    if (status.mode === 'RW') return status
-    throw new LonghornError('IO', `replica ${address} could not be rebuilt: ${rebuild?.info.error ?? status.reason ?? 'it is not being rebuilt'}`)
+  rebuilt(address: string, signal: AbortSignal): Promise<ReplicaStatus> {
+    return this.#rebuilds.ended(address, signal)
   }
 
   /** The last rebuild of each replica. */
   get rebuilds(): readonly RebuildInfo[] {
-    return [...this.#rebuilds.values()].map(rebuild => rebuild.info)
+    return this.#rebuilds.infos
   }
 
   /** Every replica that was given, in that order. */
   get replicas(): readonly ReplicaStatus[] {
-    return [...this.#controls.keys()].map(address => this.#status(address))
-  }
-
-  #status(address: string): ReplicaStatus {
-    const link = this.volume.replicas.find(one => one.address === address)
-    return {address, mode: link?.mode ?? 'ERR', reason: (link?.failure ?? this.#rejected.get(address))?.message}
+    return this.#replicas.all
   }
 
   get log(): Log {
@@ -280,118 +232,48 @@ export class Engine {
   }
 
   /** The frontend that is up, if any. */
-  get frontend(): {readonly name: string; readonly endpoint: string; readonly notice: string} | undefined {
-    return this.#frontend && {name: this.#frontend.kind.name, endpoint: this.#frontend.server.endpoint, notice: this.#frontend.notice ?? ''}
+  get frontend(): FrontendInfo | undefined {
+    return this.#frontend.info
   }
 
   /** Starts to serve the volume. The same frontend twice is success; another one while one is up is CONFLICT, an unknown name USAGE. */
-  async startFrontend(name: string, listen?: Address): Promise<void> {
-    const kind = findFrontend(this.#options.frontends, name)
-    await this.#inTurn(async () => {
-      if (this.#frontend?.kind === kind) return
-      if (this.#frontend !== undefined) {
-        throw new LonghornError('CONFLICT', `frontend ${this.#frontend.kind.name} is up; shut it down before starting ${name}`)
-      }
-      if (this.#closed !== undefined) throw new LonghornError('CONFLICT', 'the engine is shutting down')
-      await this.restore.checkUsable()
-      const {volume, iscsi, log: to} = this.#options
-      const server = await kind.open({volume, device: this.volume, listen, log: to, iscsi})
-      this.#frontend = {kind, server}
-      log(to, name, server.endpoint)
-    })
+  startFrontend(name: string, listen?: Address): Promise<void> {
+    return this.#frontend.start(name, listen)
   }
 
   /** Stops to serve the volume; success when nothing is up. */
   stopFrontend(): Promise<void> {
-    return this.#inTurn(async () => {
-      await this.#frontend?.server.close(DRAIN_MS)
-      this.#frontend = undefined
-    })
+    return this.#frontend.stop()
   }
 
-  /**
-   * Takes a snapshot of the volume while it is being used; see takeSnapshot(). Without a name it gets one. Returns the name.
-   * USAGE for a name that cannot be one, CONFLICT when there is one of that name or a user's would exceed a limit. With `freeze` the file
-   * systems on the volume are frozen meanwhile: UNSUPPORTED where that is impossible; see Frontend.freeze().
-   */
-  async takeSnapshot(name: string | undefined, labels: Readonly<Record<string, string>>, {userCreated = true, freeze = false} = {}): Promise<string> {
-    const request = {name: name ?? randomUUID(), labels, userCreated, created: now()}
-    await this.#inTurn(async () => {
-      this.restore.checkIdle('frozen in a snapshot')
-      await this.volume.recorded()
-      if (userCreated) await checkRoomForSnapshot(this.#members(), this.settings)
-      const frozen = freeze ? await this.#freeze() : undefined
-      try {
-        await takeSnapshot(this.#members(), request)
-      } finally {
-        await frozen?.thaw()
-      }
-    })
-    return request.name
+  /** See VolumeSnapshots.take(). */
+  takeSnapshot(name: string | undefined, labels: Readonly<Record<string, string>>, options?: SnapshotOptions): Promise<string> {
+    return this.#snapshots.take(name, labels, options)
   }
 
-  /** Nobody uses a volume without a frontend. */
-  async #freeze(): Promise<{thaw(): Promise<void>} | undefined> {
-    if (this.#frontend === undefined) return undefined
-    const {kind, server} = this.#frontend
-    if (server.freeze !== undefined) return server.freeze()
-    throw new LonghornError('UNSUPPORTED', `with frontend ${kind.name} the file system is not mounted by this engine: freeze it where it is (fsfreeze), and ask without --freeze`)
+  /** See VolumeSnapshots.expand(). */
+  expand(sizeBytes: number): Promise<void> {
+    return this.#snapshots.expand(sizeBytes)
   }
 
-  /**
-   * Makes the volume larger while it is being used; see expandVolume(). The size that it has is success; USAGE for a smaller one or
-   * one that is not a multiple of 4096. Initiators see it as their protocol has it; what cannot be told leaves a `notice` with the frontend.
-   */
-  async expand(sizeBytes: number): Promise<void> {
-    await this.#inTurn(async () => {
-      if (sizeBytes === this.volume.sizeBytes) return
-      if (sizeBytes < this.volume.sizeBytes) throw new LonghornError('USAGE', `the volume has ${this.volume.sizeBytes} bytes and cannot shrink to ${sizeBytes}`)
-      this.restore.checkIdle('expanded')
-      if (sizeBytes % 4096 !== 0) throw new LonghornError('USAGE', `the volume cannot become ${sizeBytes} bytes large: expected a multiple of 4096`)
-      await this.volume.recorded()
-      await expandVolume(this.#members(), sizeBytes, now())
-      this.#options.log.info({sizeBytes}, 'expanded')
-      await this.#resizeDevice(sizeBytes)
-    })
-  }
-
-  async #resizeDevice(sizeBytes: number): Promise<void> {
-    const frontend = this.#frontend
-    if (frontend?.server.resize === undefined) return
-    try {
-      await frontend.server.resize(sizeBytes)
-      frontend.notice = ''
-    } catch (error) {
-      frontend.notice = `${frontend.server.endpoint} still has its old size: ${messageOf(error)}`
-      this.#options.log.warn({reason: messageOf(error)}, 'the volume is larger, and the device on this host is not yet')
-    }
-  }
-
-  /** Makes the volume what it was at a snapshot. CONFLICT while a frontend is up: whoever uses the volume would not notice. */
-  async revert(name: string): Promise<void> {
-    await this.#inTurn(async () => {
-      if (this.#frontend !== undefined) {
-        throw new LonghornError('CONFLICT', `frontend ${this.#frontend.kind.name} is up; shut it down before reverting the volume`)
-      }
-      this.restore.checkIdle('reverted')
-      await this.volume.recorded()
-      await revertVolume(this.#members(), `volume-snap-${name}.img`, now())
-    })
+  /** See VolumeSnapshots.revert(). */
+  revert(name: string): Promise<void> {
+    return this.#snapshots.revert(name)
   }
 
   /** See setUnmapMark() in volume-settings.ts. */
   setUnmapMark(enabled: boolean): Promise<void> {
-    return this.#inTurn(() => setUnmapMark(this.#members(), this.settings, enabled))
+    return this.#inTurn(() => setUnmapMark(this.#members, this.settings, enabled))
   }
 
   /** See setSnapshotMaxCount() in volume-settings.ts. */
   setSnapshotMaxCount(count: number): Promise<void> {
-    return this.#inTurn(() => setSnapshotMaxCount(this.#members(), this.settings, count))
+    return this.#inTurn(() => setSnapshotMaxCount(this.#members, this.settings, count))
   }
 
   /** See setSnapshotMaxSize() in volume-settings.ts. */
   setSnapshotMaxSize(sizeBytes: number): Promise<void> {
-    return this.#inTurn(() => setSnapshotMaxSize(this.#members(), this.settings, sizeBytes))
+    return this.#inTurn(() => setSnapshotMaxSize(this.#members, this.settings, sizeBytes))
   }
 
   /**
@@ -399,57 +281,16 @@ export class Engine {
    * be used while a frontend is up.
    */
   removeReplica(address: string): Promise<void> {
-    return this.#inTurn(async () => {
-      const control = this.#controls.get(address)
-      if (control === undefined) return
-      const link = this.volume.replicas.find(one => one.address === address)
-      // One that failed may belong to another engine by now: only what this one has in use, or has set aside itself, is closed.
-      const close = link !== undefined && (link.mode !== 'ERR' || link.failure === SET_ASIDE)
-      if (link !== undefined) {
-        if (this.#frontend !== undefined) this.#refuseLast(link, 'removed')
-        this.volume.removeReplica(link, REMOVED)
-      }
-      this.#controls.delete(address)
-      this.#rejected.delete(address)
-      if (close) {
-        await control.close().catch((error: unknown) => this.log.warn({replica: address, reason: messageOf(error)}, 'a replica that was removed could not be closed'))
-      }
-      control.disconnect()
-      this.log.info({replica: address}, 'replica removed')
-    })
+    return this.#inTurn(() => this.#replicas.remove(address, this.#frontend.name !== undefined))
   }
 
   /** Takes a replica out of use until it is removed. Success when it is already; NOT_FOUND; CONFLICT for the last one that can be used. */
   setAside(address: string): Promise<void> {
-    return this.#inTurn(async () => {
-      const link = this.volume.replicas.find(one => one.address === address)
-      if (link === undefined) {
-        if (this.#rejected.has(address)) return
-        throw new LonghornError('NOT_FOUND', `this volume has no replica ${JSON.stringify(address.slice(0, 256))}`)
-      }
-      this.#refuseLast(link, 'set to ERR')
-      this.volume.fail(link, SET_ASIDE)
-    })
+    return this.#inTurn(async () => this.#replicas.setAside(address))
   }
 
-  #refuseLast(link: ReplicaLink, what: string): void {
-    if (link.mode !== 'RW' || this.volume.members.some(other => other !== link && other.mode === 'RW')) return
-    throw new LonghornError('CONFLICT', `replica ${link.address} is the last one of the volume that can be used and cannot be ${what}`)
-  }
-
-  #members(): Members {
-    return {volume: this.volume, control: link => this.#control(link), log: this.#options.log}
-  }
-
-  #control(link: ReplicaLink): ReplicaControl {
-    return this.#controls.get(link.address)!
-  }
-
-  /** Starts and stops of the frontend and snapshots happen one after the other, whatever came of those before. */
-  #inTurn<T>(step: () => Promise<T>): Promise<T> {
-    const result = this.#changes.then(step)
-    this.#changes = result.catch(() => undefined)
-    return result
+  #checkOpen(): void {
+    if (this.#closed !== undefined) throw new LonghornError('CONFLICT', 'the engine is shutting down')
   }
 
   /** Shuts the frontend down, lets requests finish, flushes and closes the replicas. Safe twice. */
@@ -460,7 +301,7 @@ export class Engine {
 
   async #close(): Promise<void> {
     const failures: unknown[] = []
-    for (const rebuild of this.#rebuilds.values()) rebuild.stop()
+    this.#rebuilds.stop()
     await this.restore.stop()
     await this.stopFrontend().catch((error: unknown) => failures.push(error))
     await this.scrub.close()
@@ -468,66 +309,14 @@ export class Engine {
     if (this.volume.requestsInFlight > 0) {
       this.#options.log.warn({requests: this.volume.requestsInFlight}, 'requests have not finished: the replicas stay as they are, and are compared when the next engine starts')
     }
-    const open = this.volume.replicas.filter(link => link.mode !== 'ERR' && this.volume.requestsInFlight === 0).map(link => this.#controls.get(link.address)!)
+    const open = this.volume.replicas.filter(link => link.mode !== 'ERR' && this.volume.requestsInFlight === 0).map(link => this.#replicas.control(link.address))
     this.volume.close()
     const results = await Promise.allSettled(open.map(control => control.close()))
     for (const result of results) if (result.status === 'rejected') failures.push(result.reason)
-    await Promise.all([...this.#rebuilds.values()].map(rebuild => rebuild.ended()))
-    for (const control of this.#controls.values()) control.disconnect()
+    await this.#rebuilds.allEnded()
+    this.#replicas.disconnect()
     if (failures.length > 0) throw failures[0]
   }
-}
-
-/** The kind of that name. Throws USAGE with the names there are. */
-export function findFrontend(kinds: readonly FrontendKind[], name: string): FrontendKind {
-  const kind = kinds.find(one => one.name === name)
-  if (kind !== undefined) return kind
-  throw new LonghornError('USAGE', `unknown frontend "${name}": expected ${kinds.map(one => one.name).join(', ')}`)
-}
-
-async function ask(control: ReplicaControl, signal: AbortSignal | undefined): Promise<Candidate> {
-  try {
-    return {address: control.address, answer: await control.inspect(signal)}
-  } catch (error) {
-    return {address: control.address, answer: error as Error}
-  }
-}
-
-/**
- * Chooses among the replicas, and takes those that are in use from the engine that has them. That engine may be alive: as long as one
- * replica is left to it, it goes on, records there that the others are out, and acknowledges writes that only this one has. So what
- * they say of themselves counts when none of those that are to be used is its any more. Throws as chooseReplicas() does.
- */
-async function takeOver(controls: readonly ReplicaControl[], session: string, options: EngineOptions, signal: AbortSignal | undefined): Promise<Choice> {
-  const taken = new Set<string>()
-  for (;;) {
-    const candidates = await Promise.all(controls.map(control => ask(control, signal)))
-    signal?.throwIfAborted()
-    const choice = chooseReplicas(candidates, options)
-    const complete = new Set([...choice.usable, ...choice.resync])
-    const inUse = candidates.filter(({address, answer}) => complete.has(address) && !taken.has(address) && isInUse(answer))
-    if (inUse.length === 0) return choice
-    for (const {address} of inUse) taken.add(address)
-    // All at once, to leave the other engine no time to go on with some. One that cannot be taken is not to be had later either.
-    await Promise.allSettled(controls.filter(({address}) => inUse.some(one => one.address === address)).map(control => control.open(session)))
-  }
-}
-
-/** The addresses, each in the one way to write it. */
-function checkReplicaList(texts: readonly string[]): string[] {
-  if (texts.length === 0) throw new LonghornError('USAGE', 'an engine needs at least one --replica')
-  if (texts.length > MOST_REPLICAS) throw new LonghornError('USAGE', `a volume cannot have more than ${MOST_REPLICAS} replicas`)
-  const addresses = texts.map(text => formatAddress(parseReplicaAddress(text)))
-  const twice = addresses.find((address, index) => addresses.indexOf(address) !== index)
-  if (twice !== undefined) throw new LonghornError('USAGE', `replica ${twice} is given twice`)
-  return addresses
-}
-
-function tooFew(wanted: number, have: number, rejected: ReadonlyMap<string, LonghornError>): LonghornError {
-  const reasons = [...rejected.values()]
-  const text = `${have} of at least ${wanted} replicas can be used: ${reasons.map(messageOf).join('; ')}`
-  const [first] = reasons
-  return new LonghornError('NO_DATA', text, {}, first === undefined ? undefined : {cause: first})
 }
 
 /** Replicas of upstream have no flush: what the initiator flushes is as safe there as upstream makes it. */
@@ -535,21 +324,6 @@ function warnOfUnsafeReplicas(volume: Volume, to: Log): void {
   for (const link of volume.replicas) {
     if (!link.canFlush) to.warn({replica: link.address}, 'this replica cannot flush: after a power cut it may lack writes that were flushed')
   }
-}
-
-function log(to: Log, frontend: string, endpoint: string): void {
-  to.info({frontend, endpoint}, 'frontend up')
-}
-
-function aborted(signal: AbortSignal): Promise<void> {
-  return new Promise(resolve => {
-    signal.addEventListener('abort', () => resolve(), {once: true})
-  })
-}
-
-/** RFC 3339, UTC, whole seconds. */
-function now(): string {
-  return new Date().toISOString().replace(/\.\d+Z$/, 'Z')
 }
 
 function delay(ms: number): Promise<void> {

@@ -16,7 +16,7 @@ export interface RebuildHost extends Members {
   readonly members: MemberLog
   /** Steps that change what the replicas are happen one after the other. */
   inTurn<T>(step: () => Promise<T>): Promise<T>
-  /** Throws while no replica can be taken in. In turn. */
+  /** Throws while no replica can be taken in. */
   checkIdle(): void
 }
 
@@ -119,6 +119,7 @@ export class Rebuild {
 
   async #join(): Promise<void> {
     const {volume, session} = this.#host
+    // A restore may have begun since it was asked for.
     this.#host.checkIdle()
     const facts = await this.#control.inspect()
     // What was in use at a crash counts as a member, and is one before anything changes.

@@ -5,17 +5,16 @@ import type {Slab} from '../lib/net/slab.js'
 import {RepeatLog} from '../lib/repeat-log.js'
 import {ERRNO, inRange, OP, type BlockDevice, type Extent, type Io} from '../protocol/block-device.js'
 import {FRAME} from '../protocol/frame.js'
-import {askBlockStatus, StatusIo} from './block-status.js'
+import {askBlockStatus} from './block-status.js'
 import {Metrics} from './metrics.js'
 import {ChangeGate, type HeldChange} from './change-gate.js'
 import {DirectIo} from './direct-io.js'
 import {ReadRepair} from './read-repair.js'
 import type {LinkOwner, ReplicaLink} from './replica-link.js'
+import {ReplicaSweep} from './replica-sweep.js'
 import {ChangedRegions, type ChangedState, type RegionSet} from './changed-regions.js'
 import {writeZeroesByHand} from './zero-writer.js'
 
-/** How often replicas are looked after: time-outs, pings. */
-const SWEEP_MS = 1000
 /** The longest DISCARD or WRITE_ZEROES that one frame's 32-bit size can say, on a block. */
 const MAX_FRAME_RANGE = 0xffff_f000
 
@@ -62,8 +61,7 @@ export class Volume implements BlockDevice, LinkOwner {
   #recording: Promise<void> | undefined
   readonly #changed: ChangedRegions
   #closed = false
-  #sweptAt = performance.now()
-  #timer: NodeJS.Timeout
+  readonly #sweep = new ReplicaSweep(() => this.#writers)
   /** Called after a replica has been dropped. */
   onReplicaFailed: (link: ReplicaLink, reason: Error) => void = () => undefined
   /**
@@ -79,11 +77,7 @@ export class Volume implements BlockDevice, LinkOwner {
     this.#changed = new ChangedRegions(options.sizeBytes)
     this.#repeats = new RepeatLog(options.log)
     this.repairs = new ReadRepair(this.#repairHost(), this.#repeats)
-    this.#timer = this.#startSweeping()
-  }
-
-  #startSweeping(): NodeJS.Timeout {
-    return setInterval(() => this.#sweep(), SWEEP_MS).unref()
+    this.#sweep.start()
   }
 
   get sizeBytes(): number {
@@ -179,14 +173,13 @@ export class Volume implements BlockDevice, LinkOwner {
 
   /** Does nothing any more, also not with its replicas, until reattach(): another process may go on with their connections. It is quiet. */
   detach(): void {
-    clearInterval(this.#timer)
+    this.#sweep.stop()
     for (const link of this.#writers) link.client.detach()
   }
 
   /** Ends detach(). */
   reattach(): void {
-    this.#sweptAt = performance.now()
-    this.#timer = this.#startSweeping()
+    this.#sweep.start()
     for (const link of this.#writers) link.client.reattach()
   }
 
@@ -269,7 +262,7 @@ export class Volume implements BlockDevice, LinkOwner {
   close(): void {
     if (this.#closed) return
     this.#closed = true
-    clearInterval(this.#timer)
+    this.#sweep.stop()
     const links = this.#links.filter(link => link.mode !== 'ERR')
     this.#readers = []
     this.#writers = []
@@ -301,10 +294,9 @@ export class Volume implements BlockDevice, LinkOwner {
       this.#readReplied(link, io, error, text, slab, start, length)
       return
     }
-    if (io.op >= OP.BLOCK_STATUS) {
-      if (io instanceof DirectIo) io.onAnswer(error, text, slab, start, length)
-      else if (io instanceof StatusIo && error === 0) io.onExtents(slab!, start, length)
-      else io.onDone(error)
+    if (io.op === OP.DIRECT) {
+      const question = io as DirectIo
+      question.onAnswer(error, text, slab, start, length)
       return
     }
     if (error === 0) {
@@ -326,8 +318,6 @@ export class Volume implements BlockDevice, LinkOwner {
         this.#readAgain(io)
       } else if (io instanceof DirectIo) {
         io.onLost(reason)
-      } else if (io instanceof StatusIo) {
-        io.onDone(ERRNO.EIO)
       } else {
         if (io.error === 0) io.error = ERRNO.EIO
         if (--io.waiting === 0) this.#settle(io, reason.message)
@@ -571,14 +561,5 @@ export class Volume implements BlockDevice, LinkOwner {
     this.#writers = this.#links.filter(link => link.mode !== 'ERR')
     const factor = this.#readers.length === 1 ? 2 : 1
     for (const link of this.#writers) link.client.timeoutMs = this.#options.replicaTimeoutMs * factor
-  }
-
-  #sweep(): void {
-    const now = performance.now()
-    const stoodStill = now - this.#sweptAt > 2 * SWEEP_MS
-    this.#sweptAt = now
-    // This process was suspended, or very busy: answers may be waiting in the sockets, so they are looked at first.
-    if (stoodStill) return
-    for (const link of this.#writers) link.client.sweep()
   }
 }
