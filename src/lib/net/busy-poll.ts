@@ -5,7 +5,7 @@ const MOST = 16
 /** What another one takes away: at a low rate, where each request brings a short wait and a long one, nothing is ever won. */
 const OTHER_COSTS = 4
 /** A turn that brought more than this does not lack work: then whoever brings more needs the processor. */
-const FEW_MESSAGES = 4
+const FEW_MESSAGES = 2
 const FEW_BYTES = 64 * 1024
 
 /**
