@@ -75,7 +75,8 @@ async function writePartial(store: BackupStore, partial: string, options: Restor
   return {sizeBytes: volume.sizeBytes, progress: counter.progress}
 }
 
-async function checkTarget(path: string, force: boolean): Promise<void> {
+/** What has that name is a file that may be replaced, if `force`, or nothing. USAGE, CONFLICT, and what looking at it fails with. */
+export async function checkTarget(path: string, force: boolean): Promise<void> {
   const status = await stat(path).catch((error: unknown) => {
     if (errnoOf(error) !== 'ENOENT') throw fileFailure(path, error)
     return undefined

@@ -1,6 +1,7 @@
 import {randomBytes} from 'node:crypto'
 import {open, rename, rm} from 'node:fs/promises'
 import {basename, dirname, join, resolve} from 'node:path'
+import {checkTarget} from '../../backup/restore-file.js'
 import {isInstalled, runCommand} from '../../drivers/attach/run-command.js'
 import {LonghornError} from '../../lib/errors.js'
 
@@ -13,11 +14,12 @@ export async function checkConverter(): Promise<void> {
 }
 
 /**
- * Has `make` write a raw image beside `file`, converts it, and gives `file` what came out, in the place of what was there. Nothing else is left, whatever
- * fails. Throws what `make` throws, IO with what qemu-img said, or the signal's reason.
+ * Has `make` write a raw image beside `file`, converts it, and gives `file` what came out, in the place of what was there. Nothing else is left when it
+ * fails; kill -9 leaves hidden files. USAGE for what is no regular file; throws what `make` throws, IO with what qemu-img said, or the signal's reason.
  */
 export async function makeQcow2(file: string, make: (raw: string) => Promise<void>, signal: AbortSignal): Promise<void> {
   const path = resolve(file)
+  await checkTarget(path, true)
   const beside = join(dirname(path), `.${basename(path)}.${randomBytes(4).toString('hex')}`)
   const [raw, converted] = [`${beside}.raw`, `${beside}.qcow2`]
   try {

@@ -1,3 +1,4 @@
+import {setMaxListeners} from 'node:events'
 import {setTimeout as sleep} from 'node:timers/promises'
 
 /** The share of the time that a rebuild may work while the volume is being written. */
@@ -19,7 +20,10 @@ export class RebuildPace {
     readonly bytesPerSecond: number,
     readonly busy: () => boolean,
     readonly signal: AbortSignal,
-  ) {}
+  ) {
+    // Every piece that pauses listens: more than ten look like a leak to Node, which it says on stderr.
+    setMaxListeners(0, signal)
+  }
 
   /** Does a piece of work that moves `bytes`, beside others unless the volume is busy: then one after the other, with pauses. Throws the signal's reason. */
   async run<T>(bytes: number, work: () => Promise<T>): Promise<T> {
@@ -50,7 +54,8 @@ export class RebuildPace {
     this.#filledAt = now
     this.#allowance -= bytes
     while (this.#allowance < 0) {
-      const waitMs = Math.max(1, (-this.#allowance * 1000) / this.bytesPerSecond)
+      // In parts: with a low rate it can be longer than a timer takes.
+      const waitMs = Math.min(LONGEST_PAUSE_MS, Math.max(1, (-this.#allowance * 1000) / this.bytesPerSecond))
       await this.#pause(waitMs)
       const later = performance.now()
       this.#allowance += ((later - this.#filledAt) * this.bytesPerSecond) / 1000

@@ -40,4 +40,7 @@ t.test('to a qcow2 image', {skip: await missing('qemu-img')}, async t => {
   await execa('qemu-img', ['convert', '-O', 'raw', file, back])
   t.ok(readFileSync(back).equals(source.image('one')))
   t.same(readdirSync(folder).sort(), ['back.raw', 'store', 'volume.qcow2'])
+  t.match(await longhorn(['backup', 'restore-to-file', '-output-file', join(folder, 'store'), url]), {exitCode: 1, stdout: /no regular file/}, 'found out before anything is read')
+  t.match(await longhorn(['backup', 'restore-to-file', '-output-file', file, source.url('none')]), {exitCode: 1, stdout: /cannot find/})
+  t.same(readdirSync(folder).sort(), ['back.raw', 'store', 'volume.qcow2'], 'nothing else is left')
 })

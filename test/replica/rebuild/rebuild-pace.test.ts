@@ -42,3 +42,19 @@ t.test('what is asked to end ends, also what waits for its turn', async t => {
   await held
   await t.rejects(waiting, /enough/)
 })
+
+t.test('many that wait for the rate at once are no leak to Node', async t => {
+  const warnings: Error[] = []
+  const warned = (warning: Error): number => warnings.push(warning)
+  process.on('warning', warned)
+  t.teardown(() => process.off('warning', warned))
+  const abort = new AbortController()
+  const pace = new RebuildPace(1, () => false, abort.signal)
+  const waiting = Array.from({length: 20}, () => pace.run(1_000_000, () => Promise.resolve()))
+  // Warnings are emitted in a later tick.
+  await new Promise(resolve => setImmediate(resolve))
+  abort.abort(new Error('enough'))
+  const ended = await Promise.allSettled(waiting)
+  t.ok(ended.every(({status}) => status === 'rejected'))
+  t.same(warnings, [])
+})
