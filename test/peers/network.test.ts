@@ -43,6 +43,7 @@ t.test('a replica is cut off, comes back, and is cut off again while it is rebui
   const rpc = rpcOf(t, engine)
   const modes = async (): Promise<ReplicaMode[]> => (await rpc.replicaList()).replicas.map(({mode}) => mode)
   const load = new VerifiedLoad(SIZE, seededRandom(t), false)
+  load.rests = true
   await load.connect(socket)
   load.start()
   await load.progress(500)
@@ -135,6 +136,7 @@ async function pair(t: Test, timeoutSeconds: number): Promise<Pair> {
   const more = ['--engine-replica-timeout', `${timeoutSeconds}`]
   const engine = await startEngine(t, {sizeBytes: SIZE, replicas: [near.address, far.address], socket, more})
   const load = new VerifiedLoad(SIZE, seededRandom(t), false)
+  load.rests = true
   await load.connect(socket)
   load.start()
   await load.progress(500)
