@@ -14,7 +14,7 @@ interface Run {
 /** Runs the given files, named by their source, with our runner. */
 async function runTests(t: Test, files: Record<string, string>, {args = [], timeoutS = 60}: {args?: string[]; timeoutS?: number} = {}): Promise<Run> {
   const project = t.testdir({})
-  for (const script of ['run-tests.mjs', 'test-file.mjs', 'tap-tree.mjs']) {
+  for (const script of ['run-tests.mjs', 'test-file.mjs', 'test-schedule.mjs', 'tap-tree.mjs']) {
     mkdirSync(join(project, 'scripts'), {recursive: true})
     cpSync(join(projectRoot, 'scripts', script), join(project, 'scripts', script))
   }
