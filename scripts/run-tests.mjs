@@ -13,7 +13,8 @@ const DURATIONS = join(root, 'scripts/test-durations.json')
 process.on('SIGINT', interrupted)
 process.on('SIGTERM', interrupted)
 
-const files = testFiles().filter(matches(process.argv.slice(2)))
+const all = testFiles()
+const files = all.filter(matches(process.argv.slice(2)))
 if (files.length === 0) console.log('No test file matches.')
 
 const results = []
@@ -23,7 +24,7 @@ await runAll(inOrder(files, durationsOf(DURATIONS)), async file => {
   printFile(result)
 })
 report(results)
-if (process.env.LONGHORN_TEST_RECORD === '1') recordDurations(DURATIONS, results)
+if (process.env.LONGHORN_TEST_RECORD === '1') recordDurations(DURATIONS, results, all)
 
 /** Sources that have been compiled, `test/lib/sizes.test.ts`: the name that people know. */
 function testFiles() {

@@ -78,9 +78,9 @@ export function durationsOf(path) {
   return existsSync(path) ? JSON.parse(readFileSync(path, 'utf8')) : {}
 }
 
-/** Writes down how long these took. What is known of others stays. */
-export function recordDurations(path, results) {
-  const durations = durationsOf(path)
+/** Writes down how long these took. What is known of others that there still are stays. */
+export function recordDurations(path, results, files) {
+  const durations = Object.fromEntries(Object.entries(durationsOf(path)).filter(([file]) => files.includes(file)))
   for (const {file, elapsedMs} of results) {
     const seconds = Math.round(elapsedMs / 1000)
     if (seconds >= WORTH_RECORDING_S) durations[file] = seconds
