@@ -342,7 +342,7 @@ t.test('time-outs', async t => {
     const stuck = request(FRAME.READ, new Request(OP.READ, 0, 1))
     await server.next()
     const started = performance.now()
-    while (owner.lost.length === 0 && performance.now() - started < 5000) {
+    while (owner.lost.length === 0 && performance.now() - started < 60_000) {
       const io = request(FRAME.FLUSH, new Request(OP.FLUSH))
       server.send(answer(await server.next()))
       await io.answered

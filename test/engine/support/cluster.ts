@@ -332,7 +332,7 @@ export class Cluster {
   }
 
   async rebuilt(): Promise<void> {
-    await until(() => !this.rebuilding, 'the rebuilds have ended', 30_000)
+    await until(() => !this.rebuilding, 'the rebuilds have ended', 60_000)
   }
 
   /**

@@ -86,7 +86,7 @@ export class FailingDisk {
   /** Another cable, and a mount anew. Nobody may use it at this moment. */
   async mend(): Promise<void> {
     await this.#tell({})
-    await until(async () => (await attempt(['umount', this.path])).code === 0, `${this.path} can be unmounted`, 30_000)
+    await until(async () => (await attempt(['umount', this.path])).code === 0, `${this.path} can be unmounted`, 60_000)
     await this.#mount()
   }
 
@@ -106,7 +106,7 @@ export class FailingDisk {
     const [fuse = '', ...fuseArgs] = [...LEASH, 'nbdfuse', '--pidfile', pidFile, this.#file, `nbd+unix:///disk?socket=${socket}`]
     // It complains about every error that this is made for.
     const mounted = spawn(fuse, fuseArgs, {stdio: 'ignore'})
-    await until(() => existsSync(pidFile) || mounted.exitCode !== null, 'nbdfuse has mounted', 30_000)
+    await until(() => existsSync(pidFile) || mounted.exitCode !== null, 'nbdfuse has mounted', 60_000)
     if (mounted.exitCode !== null) throw new Error(`nbdfuse ended with ${mounted.exitCode}`)
   }
 
