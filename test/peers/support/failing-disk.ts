@@ -2,7 +2,7 @@
 import {spawn, type ChildProcessWithoutNullStreams} from 'node:child_process'
 import {closeSync, existsSync, fdatasyncSync, fstatSync, openSync, readdirSync} from 'node:fs'
 import {mkdir, writeFile} from 'node:fs/promises'
-import {join} from 'node:path'
+import {basename, join} from 'node:path'
 import {createInterface, type Interface} from 'node:readline'
 import {fileURLToPath} from 'node:url'
 import {setTimeout as sleep} from 'node:timers/promises'
@@ -87,6 +87,8 @@ export class FailingDisk {
   async mend(): Promise<void> {
     await this.#tell({})
     await until(async () => (await attempt(['umount', this.path])).code === 0, `${this.path} can be unmounted`, 60_000)
+    // Where another mount namespace still has it, the next mount would be of the same file system, with its errors.
+    await until(() => !existsSync(`/sys/fs/${this.#kind}/${basename(this.#loop)}`), 'it is mounted nowhere else', 120_000)
     await this.#mount()
   }
 

@@ -53,9 +53,9 @@ export class Host {
     for (const device of ['lo', 'eth0']) this.#inside('link', 'set', device, 'up')
   }
 
-  /** What runs a command there. */
+  /** What runs a command there. Not by ip(8), which also gives it copies of all mounts: those of other tests could not be unmounted then. */
   get prefix(): readonly string[] {
-    return ['ip', 'netns', 'exec', this.name]
+    return ['nsenter', `--net=/var/run/netns/${this.name}`]
   }
 
   /** Nothing gets through from now on; neither side is told. */
