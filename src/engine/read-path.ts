@@ -65,9 +65,9 @@ export class ReadPath {
     this.readElsewhere(link, io)
   }
 
-  /** On another replica than this one. It has all its time: it is not to blame for what the one before it took. */
-  readElsewhere(than: ReplicaLink, io: Io): void {
-    io.failed |= than.bit
+  /** `failed` could not: another one is asked. That has all its time: it is not to blame for what the one before it took. */
+  readElsewhere(failed: ReplicaLink, io: Io): void {
+    io.failed |= failed.bit
     io.startedAt = reactor.time()
     this.read(io)
   }

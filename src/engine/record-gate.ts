@@ -64,7 +64,7 @@ export class RecordGate {
     await this.#recording
   }
 
-  /** Records nothing more; what waits is let go when what is being recorded now has been. */
+  /** Begins to record nothing more; what waits is let go when the record under way has ended. Safe twice. */
   close(): void {
     this.#closed = true
   }
