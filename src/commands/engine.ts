@@ -58,7 +58,7 @@ socket (Longhorn's data protocol).`
       default: 8,
       min: 1,
       max: 300,
-      description: 'seconds after which a replica that does not answer is dropped; the last one gets twice as long',
+      description: 'seconds after which a replica that does not answer is dropped; the last one gets twice as long, a flush that is slow everywhere 15 times',
     }),
     'engine-instance-name': Flags.string({description: 'name of this instance; calls that mean another one are refused'}),
     ...busyPollFlag,

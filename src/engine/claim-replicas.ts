@@ -3,7 +3,7 @@ import {formatAddress} from '../lib/address.js'
 import {LonghornError, messageOf} from '../lib/errors.js'
 import {chooseReplicas, isInUse, type Candidate, type Choice, type ChoiceOptions} from './replica-choice.js'
 import {parseReplicaAddress, type ReplicaControl} from './replica-control.js'
-import {MOST_REPLICAS} from './volume.js'
+import {MOST_REPLICAS} from './volume-links.js'
 
 /** The addresses, each in the one way to write it. Throws USAGE when there are none, too many, or one is given twice. */
 export function checkReplicaList(texts: readonly string[]): string[] {

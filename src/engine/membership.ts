@@ -83,7 +83,7 @@ export class MemberLog {
     this.#lineage = [volume, ...changes.slice(2 - LINEAGE), newName()]
     const membership = {generation: this.#generation, members: members.map(link => link.name), lineage: this.#lineage}
     this.#last = membership
-    const results = await Promise.allSettled(able.map(link => this.control(link).setMembers(this.session, membership)))
+    const results = await Promise.allSettled(able.map(link => link.unlessDropped(this.control(link).setMembers(this.session, membership))))
     const failed = able.flatMap((link, index) => {
       const result = results[index]!
       return result.status === 'rejected' ? [{link, reason: result.reason as Error}] : []

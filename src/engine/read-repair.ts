@@ -4,9 +4,11 @@ import {reactor} from '../lib/net/reactor.js'
 import {Slab, SlabPool} from '../lib/net/slab.js'
 import {MAX_IO_BYTES, type Io} from '../protocol/block-device.js'
 import {FRAME, REPAIR_ANSWER_BYTES} from '../protocol/frame.js'
-import type {ChangeGate, HeldChange} from './change-gate.js'
+import type {HeldChange} from './change-gate.js'
 import {DirectIo} from './direct-io.js'
 import type {ReplicaLink} from './replica-link.js'
+import type {VolumeLinks} from './volume-links.js'
+import type {VolumeRequests} from './volume-requests.js'
 
 const BLOCK_BYTES = 4096
 /** Repairs at a time: writers wait for them. */
@@ -19,15 +21,11 @@ const MOST_LEFT = 256
 
 /** What a repair needs of its volume. */
 export interface RepairHost {
-  readonly sizeBytes: number
-  /** Nothing may begin. */
-  readonly standsStill: boolean
-  readonly readers: readonly ReplicaLink[]
-  readonly changes: ChangeGate
-  /** A barrier waits from entered() to left(). */
-  entered(): void
-  left(changes: readonly HeldChange[]): void
-  fail(link: ReplicaLink, reason: Error): void
+  readonly links: VolumeLinks
+  readonly requests: VolumeRequests
+  readonly sizeBytes: () => number
+  /** Starts a change that has waited for a range. */
+  readonly start: (change: HeldChange) => void
 }
 
 /** How the repairs of a volume went since its engine began. */
@@ -74,7 +72,7 @@ export class ReadRepair {
   /** To be told of a read that `failed` could not answer and another replica could. */
   wanted(io: Io, failed: readonly ReplicaLink[]): void {
     const offset = io.offset - (io.offset % BLOCK_BYTES)
-    const end = Math.min(this.#host.sizeBytes, Math.ceil((io.offset + io.length) / BLOCK_BYTES) * BLOCK_BYTES)
+    const end = Math.min(this.#host.sizeBytes(), Math.ceil((io.offset + io.length) / BLOCK_BYTES) * BLOCK_BYTES)
     for (const link of failed) {
       if (!link.canRepair || link.mode !== 'RW') continue
       const job = {link, offset, length: end - offset}
@@ -86,7 +84,7 @@ export class ReadRepair {
 
   /** Begins what waits and may begin. */
   goOn(): void {
-    while (this.#waiting.length > 0 && this.#running.size < MOST_RUNNING && !this.#host.standsStill) {
+    while (this.#waiting.length > 0 && this.#running.size < MOST_RUNNING && !this.#host.requests.standsStill) {
       const job = this.#waiting.shift()!
       this.#running.add(job)
       void this.#run(job).finally(() => {
@@ -109,15 +107,18 @@ export class ReadRepair {
 
   async #run(job: Job): Promise<void> {
     const {link, offset, length} = job
-    this.#host.entered()
-    const release = await this.#host.changes.hold(offset, length)
+    const {requests, start} = this.#host
+    // Until left() a barrier waits for it.
+    requests.entered()
+    const release = await requests.changes.hold(offset, length)
     try {
       if (link.mode === 'RW') await this.#repair(job)
     } catch (error) {
       this.counts.failed++
       this.#log.error(link.address, {replica: link.address, offset, length, reason: messageOf(error)}, 'a range that could not be read was not repaired')
     } finally {
-      this.#host.left(release())
+      for (const change of release()) start(change)
+      requests.left()
     }
   }
 
@@ -142,7 +143,7 @@ export class ReadRepair {
   /** Of a replica that can read it. Throws IO when there is none. */
   async #read(bad: ReplicaLink, offset: number, length: number): Promise<Slab> {
     let reason = 'there is no other replica'
-    for (const link of this.#host.readers) {
+    for (const link of this.#host.links.readers) {
       if (link === bad) continue
       try {
         return await ask(link, FRAME.READ, offset, length, undefined, copyOut)
@@ -158,7 +159,7 @@ export class ReadRepair {
     try {
       return await ask(link, FRAME.REPAIR, offset, good.size, good, leftOver)
     } catch (error) {
-      this.#host.fail(link, new LonghornError('IO', `replica ${link.address}: a read at ${offset} failed, and so did rewriting it: ${messageOf(error)}`, {}, {cause: error}))
+      this.#host.links.fail(link, new LonghornError('IO', `replica ${link.address}: a read at ${offset} failed, and so did rewriting it: ${messageOf(error)}`, {}, {cause: error}))
       throw error
     } finally {
       reactor.releaseAfterFlush(good)

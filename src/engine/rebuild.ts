@@ -43,9 +43,10 @@ export interface RebuildInfo {
   readonly resync: boolean
 }
 
-/** How long to wait before asking again how far a rebuild is: at first, and after a while. */
-const FIRST_POLL_MS = 5
-const POLL_MS = 200
+/** How long to wait before asking again how far a rebuild is: a part of what it has taken by now, within limits. */
+const POLL_PART = 0.05
+const LEAST_POLL_MS = 5
+const MOST_POLL_MS = 200
 
 /**
  * One replica on its way to being the same as the others. It joins at a snapshot: from that moment it gets every write, on top of layers
@@ -205,7 +206,8 @@ export class Rebuild {
 
   /** Until the replica has all layers. */
   async #wait(): Promise<void> {
-    for (let pollMs = FIRST_POLL_MS; ; pollMs = Math.min(POLL_MS, 2 * pollMs)) {
+    const begun = performance.now()
+    for (;;) {
       if (this.#stop.signal.aborted) throw new LonghornError('INTERRUPTED', 'the engine was stopped')
       if (this.#link!.mode === 'ERR') throw this.#link!.failure ?? new LonghornError('IO', 'the replica was dropped')
       const {state, error, done, total, copied, failedSource} = await this.#control.rebuildProgress()
@@ -213,6 +215,7 @@ export class Rebuild {
       this.#info = {...this.#info, done: Number(done), total: Number(total), copied: Number(copied)}
       if (state === 'complete') return
       if (state !== 'in_progress') throw new LonghornError('IO', error === '' ? `the rebuild is "${state}"` : error)
+      const pollMs = Math.max(LEAST_POLL_MS, Math.min(MOST_POLL_MS, POLL_PART * (performance.now() - begun)))
       // A stop is looked at at once.
       await sleep(pollMs, undefined, {signal: this.#stop.signal}).catch(() => undefined)
     }

@@ -24,6 +24,10 @@ export interface FrameClientOwner {
 const FIRST_SLOTS = 1024
 /** A peer whose oldest request is this many time-outs old is given up even if it answers others. */
 const STUCK_FACTOR = 4
+/** The same for one that has to sync, while nobody else has done it either: gigabytes may have to go to a slow disk first. */
+const SYNC_FACTOR = 15
+/** A peer that has been silent for this long is asked whether it is there. */
+const SILENCE_MS = 900
 
 /** The requesting side of the data protocol on one connection: many requests in flight, answers in any order. */
 export class FrameClient implements StreamHandler {
@@ -33,18 +37,26 @@ export class FrameClient implements StreamHandler {
   /** Requests in flight, each in the slot of its sequence number's low bits. */
   #slots: (Io | undefined)[] = new Array<Io | undefined>(FIRST_SLOTS).fill(undefined)
   #sequences = new Uint32Array(FIRST_SLOTS)
+  /** 1 where the request in the slot is answered when its data is on the disk. */
+  #syncs = new Uint8Array(FIRST_SLOTS)
   #next = 0
   #inFlight = 0
+  #syncsInFlight = 0
   #pingSequence = -1
   #helloSequence = -1
   #greeted: {readonly resolve: () => void; readonly reject: (reason: Error) => void} | undefined
+  /** When it last said anything. */
+  #lastAnswer = 0
+  /** When the ping or the greeting that is not answered was sent. */
+  #calledAt = 0
+  /** When it last finished a request, or was first given one that needs no sync. */
   #lastProgress = 0
 
   constructor(
     fd: number,
     readonly owner: FrameClientOwner,
     readonly peer: string,
-    /** No answer for this long while something is asked: the peer is lost. */
+    /** The peer is lost when it says nothing for this long, in ms, while something is asked; longer limits are multiples of it. */
     public timeoutMs: number,
   ) {
     this.#stream = new ByteStream(fd, this, peer)
@@ -57,7 +69,7 @@ export class FrameClient implements StreamHandler {
   /** Nothing is asked, received or queued: another process can go on with the socket. */
   get isQuiet(): boolean {
     const {available, output} = this.#stream
-    return this.#inFlight === 0 && this.#pingSequence < 0 && this.#helloSequence < 0 && available === 0 && !output.pending
+    return this.#inFlight === 0 && !this.isCalled && available === 0 && !output.pending
   }
 
   /** Stops to look at the socket. Nothing may be asked until reattach(). */
@@ -67,6 +79,11 @@ export class FrameClient implements StreamHandler {
 
   reattach(): void {
     this.#stream.reattach()
+  }
+
+  /** A ping or the greeting is not answered. */
+  get isCalled(): boolean {
+    return this.#pingSequence >= 0 || this.#helloSequence >= 0
   }
 
   get inFlight(): number {
@@ -99,7 +116,7 @@ export class FrameClient implements StreamHandler {
       this.#greeted = {resolve, reject}
       this.#helloSequence = this.#next
       this.#next = (this.#next + 1) >>> 0
-      this.#lastProgress = performance.now()
+      this.#calledAt = performance.now()
       this.#put(this.#helloSequence, FRAME.HELLO, 0, text.length, text.length)
       const {output} = this.#stream
       output.reserve(text.length).buffer.set(text, output.reservedAt)
@@ -116,23 +133,14 @@ export class FrameClient implements StreamHandler {
   }
 
   /**
-   * To be called about once a second: gives up a peer that has not answered in time, and asks an idle one whether it
-   * is there, so that a dead peer is noticed before it is needed.
+   * To be called about once a second: gives up a peer that has not answered in time, and asks a silent one whether it
+   * is there, so that a dead peer is noticed before it is needed, and one that waits for its disk is not taken for dead.
    */
-  sweep(): void {
+  sweep(now = performance.now()): void {
     if (this.#stream.closed) return
-    const now = performance.now()
-    if (this.#inFlight === 0 && this.#pingSequence < 0 && this.#helloSequence < 0) {
-      this.#ping(now)
-      return
-    }
-    if (now - this.#lastProgress > this.timeoutMs) {
-      this.close(new LonghornError('TIMEOUT', `${this.peer}: no answer for ${this.timeoutMs} ms`))
-      return
-    }
-    if (now - this.#oldestStart() > this.timeoutMs * STUCK_FACTOR) {
-      this.close(new LonghornError('TIMEOUT', `${this.peer}: a request has waited for ${this.timeoutMs * STUCK_FACTOR} ms`))
-    }
+    const reason = this.#overdue(now)
+    if (reason !== undefined) this.close(new LonghornError('TIMEOUT', `${this.peer}: ${reason}`))
+    else if (!this.isCalled && (this.#inFlight === 0 || now - this.#lastAnswer > SILENCE_MS)) this.#ping(now)
   }
 
   /** Ends the connection; everything in flight is handed to the owner's onLost(). Safe twice, the first reason wins. */
@@ -165,6 +173,7 @@ export class FrameClient implements StreamHandler {
     const unanswered = this.#slots.filter(io => io !== undefined).sort((a, b) => a.startedAt - b.startedAt)
     this.#slots = []
     this.#inFlight = 0
+    this.#syncsInFlight = 0
     this.bytesInFlight = 0
     const why = reason ?? new LonghornError('UNREACHABLE', `${this.peer}: closed by the peer`)
     this.#greeted?.reject(why)
@@ -175,7 +184,7 @@ export class FrameClient implements StreamHandler {
   #answer(stream: ByteStream, at: number, type: number, payload: number): void {
     const input = stream.input
     const sequence = input.readUInt32LE(at + 2)
-    this.#lastProgress = reactor.now
+    this.#lastAnswer = reactor.now
     reactor.busyPoll.messages++
     if (sequence === this.#pingSequence) {
       this.#pingSequence = -1
@@ -200,6 +209,8 @@ export class FrameClient implements StreamHandler {
     if (!good && type !== FRAME.ERROR) throw new LonghornError('PROTOCOL', `${this.peer}: an answer of unknown type ${type}`)
     this.#slots[slot] = undefined
     this.#inFlight--
+    this.#syncsInFlight -= this.#syncs[slot]!
+    this.#lastProgress = reactor.now
     if (movesData(io)) this.bytesInFlight -= io.length
     if (good) {
       this.owner.onReply(this, io, 0, '', stream.slab, at + FRAME_HEADER_BYTES, payload)
@@ -218,8 +229,11 @@ export class FrameClient implements StreamHandler {
     this.#next = (sequence + 1) >>> 0
     this.#slots[sequence & mask] = io
     this.#sequences[sequence & mask] = sequence
-    if (this.#inFlight === 0) this.#lastProgress = reactor.time()
+    const syncs = type === FRAME.FLUSH || type === FRAME.WRITE_DURABLE || type === FRAME.WRITE_ATOMIC ? 1 : 0
+    this.#syncs[sequence & mask] = syncs
+    if (this.#inFlight === this.#syncsInFlight && syncs === 0) this.#lastProgress = reactor.time()
     this.#inFlight++
+    this.#syncsInFlight += syncs
     if (movesData(io)) this.bytesInFlight += io.length
     this.#put(sequence, type, io.offset, size, payload)
   }
@@ -232,30 +246,41 @@ export class FrameClient implements StreamHandler {
   }
 
   #ping(now: number): void {
+    this.#calledAt = now
     this.#pingSequence = this.#next
     this.#next = (this.#next + 1) >>> 0
-    this.#lastProgress = now
     this.#put(this.#pingSequence, FRAME.PING, 0, 0, 0)
     this.#stream.flushSoon()
   }
 
-  /** When the oldest request in flight was submitted. */
-  #oldestStart(): number {
-    let oldest = Infinity
-    for (const io of this.#slots) if (io !== undefined && io.startedAt < oldest) oldest = io.startedAt
-    return oldest
+  /** Why it is to be given up; undefined while it is not. */
+  #overdue(now: number): string | undefined {
+    const {timeoutMs} = this
+    if (this.isCalled && now - Math.max(this.#calledAt, this.#lastAnswer) > timeoutMs) return `no answer for ${timeoutMs} ms`
+    if (this.#inFlight > this.#syncsInFlight && now - this.#lastProgress > timeoutMs) return `no request finished for ${timeoutMs} ms`
+    for (const [slot, io] of this.#slots.entries()) {
+      if (io === undefined) continue
+      const limit = timeoutMs * (this.#syncs[slot] === 1 && io.succeeded === 0 ? SYNC_FACTOR : STUCK_FACTOR)
+      if (now - io.startedAt > limit) return `a request has waited for ${limit} ms`
+    }
+    return undefined
   }
 
   #growSlots(): void {
     const slots = new Array<Io | undefined>(this.#slots.length * 2).fill(undefined)
     const sequences = new Uint32Array(slots.length)
+    const syncs = new Uint8Array(slots.length)
     this.#slots.forEach((io, slot) => {
+      if (io === undefined) return
       const sequence = this.#sequences[slot]!
-      slots[sequence & (slots.length - 1)] ??= io
-      if (io !== undefined) sequences[sequence & (slots.length - 1)] = sequence
+      const moved = sequence & (slots.length - 1)
+      slots[moved] = io
+      sequences[moved] = sequence
+      syncs[moved] = this.#syncs[slot]!
     })
     this.#slots = slots
     this.#sequences = sequences
+    this.#syncs = syncs
   }
 }
 

@@ -67,6 +67,9 @@ export const FEATURE = {
 /** What this program's replicas can do. */
 export const ALL_FEATURES: readonly string[] = Object.values(FEATURE)
 
+/** The longest range that a frame's 32-bit size can say, on a block. Bytes. */
+export const MAX_FRAME_RANGE = 0xffff_f000
+
 /** Longest text that a reader takes from an ERROR frame; the rest is skipped. */
 export const MAX_ERROR_TEXT_BYTES = 4096
 

@@ -299,14 +299,13 @@ t.test('time-outs', async t => {
   })
 
   t.test('an idle peer that does not answer is lost', async t => {
-    const {client, owner} = connect(t, 100)
-    client.sweep()
-    await new Promise(resolve => setTimeout(resolve, 60))
-    client.sweep()
+    const {client, owner} = connect(t, 8000)
+    const started = performance.now()
+    client.sweep(started)
+    client.sweep(started + 7999)
     t.same(owner.lost, [], 'not yet')
-    await new Promise(resolve => setTimeout(resolve, 60))
-    client.sweep()
-    t.match(owner.lost, [{reason: {code: 'LH_TIMEOUT', message: /: no answer for 100 ms$/}, unanswered: []}])
+    client.sweep(started + 8001)
+    t.match(owner.lost, [{reason: {code: 'LH_TIMEOUT', message: /: no answer for 8000 ms$/}, unanswered: []}])
   })
 
   t.test('a ping answered with an error', async t => {
@@ -318,40 +317,112 @@ t.test('time-outs', async t => {
   })
 
   t.test('a silent peer is lost with all that it was asked', async t => {
-    const {client, owner, request} = connect(t, 100)
+    const {client, owner, request} = connect(t, 8000)
     const ios = [request(FRAME.READ, new Request(OP.READ, 0, 1)), request(FRAME.FLUSH, new Request(OP.FLUSH))]
     client.sweep()
     t.same(owner.lost, [])
-    await new Promise(resolve => setTimeout(resolve, 120))
-    client.sweep()
-    t.match(owner.lost, [{reason: {code: 'LH_TIMEOUT'}}])
+    client.sweep(performance.now() + 8001)
+    t.match(owner.lost, [{reason: {code: 'LH_TIMEOUT', message: /: no answer for 8000 ms$/}}])
     t.same(owner.lost[0]!.unanswered, ios)
   })
 
   t.test('the time counts from the request, however long there was none before', async t => {
-    const {client, owner, request} = connect(t, 150)
+    const {client, owner, request} = connect(t, 60_000)
     // The reactor sleeps and its clock stands still.
     await new Promise(resolve => setTimeout(resolve, 250))
-    request(FRAME.FLUSH, new Request(OP.FLUSH))
-    client.sweep()
+    const before = performance.now()
+    request(FRAME.READ, new Request(OP.READ, 0, 1))
+    client.sweep(before + 60_000)
     t.same(owner.lost, [])
   })
 
-  t.test('a peer that answers is kept, unless one request waits four times as long', async t => {
-    const {client, owner, server, request} = connect(t, 80)
+  t.test('a peer that finishes others is kept, unless one request waits four times as long', async t => {
+    const {client, owner, server, request} = connect(t, 60_000)
     const stuck = request(FRAME.READ, new Request(OP.READ, 0, 1))
     await server.next()
-    const started = performance.now()
-    while (owner.lost.length === 0 && performance.now() - started < 60_000) {
-      const io = request(FRAME.FLUSH, new Request(OP.FLUSH))
-      server.send(answer(await server.next()))
-      await io.answered
-      client.sweep()
-      await new Promise(resolve => setTimeout(resolve, 5))
-    }
-    t.ok(performance.now() - started >= 320)
-    t.match(owner.lost, [{reason: {code: 'LH_TIMEOUT', message: /: a request has waited for 320 ms$/}}])
+    const other = request(FRAME.FLUSH, new Request(OP.FLUSH))
+    server.send(answer(await server.next()))
+    await other.answered
+    stuck.startedAt -= 230_000
+    client.sweep()
+    t.same(owner.lost, [])
+    stuck.startedAt -= 20_000
+    client.sweep()
+    t.match(owner.lost, [{reason: {code: 'LH_TIMEOUT', message: /: a request has waited for 240000 ms$/}}])
     t.same(owner.lost[0]!.unanswered, [stuck])
+  })
+
+  const syncing = [[FRAME.FLUSH, 0], [FRAME.WRITE_DURABLE, 512], [FRAME.WRITE_ATOMIC, 512]] as const
+  const sync = ({request, write}: Connected, [type, length]: (typeof syncing)[number]): Request =>
+    length === 0 ? request(type, new Request(OP.FLUSH)) : write(new Request(OP.WRITE, 0, length), Buffer.alloc(length), type)
+
+  for (const kind of syncing) {
+    t.test(`a peer that waits for its disk is asked whether it is there, and has its time (type ${kind[0]})`, async t => {
+      const connected = connect(t, 8000)
+      const {client, owner, server} = connected
+      const io = sync(connected, kind)
+      await server.next()
+      // The greatest moment the client may have heard of it.
+      for (let now = performance.now() + 1000; now < io.startedAt + 119_000; now += 1000) {
+        client.sweep(now)
+        const ping = await server.next()
+        t.match(ping, {type: FRAME.PING})
+        server.send(answer(ping))
+        await until(() => !client.isCalled, 'the answer is here')
+      }
+      t.same(owner.lost, [])
+      client.sweep(io.startedAt + 120_001)
+      t.match(owner.lost, [{reason: {code: 'LH_TIMEOUT', message: /: a request has waited for 120000 ms$/}, unanswered: [io]}])
+    })
+  }
+
+  t.test('and less of it when another has done the same already', async t => {
+    const connected = connect(t, 8000)
+    const {client, owner} = connected
+    const io = sync(connected, syncing[0])
+    io.succeeded = 1
+    client.sweep(io.startedAt + 31_999)
+    t.same(owner.lost, [])
+    client.sweep(io.startedAt + 32_001)
+    t.match(owner.lost, [{reason: {message: /: a request has waited for 32000 ms$/}}])
+  })
+
+  t.test('a peer that waits for its disk and does not answer a ping is lost', async t => {
+    const connected = connect(t, 8000)
+    const {client, owner} = connected
+    const io = sync(connected, syncing[0])
+    client.sweep(io.startedAt + 1000)
+    client.sweep(io.startedAt + 8999)
+    t.same(owner.lost, [])
+    client.sweep(io.startedAt + 9001)
+    t.match(owner.lost, [{reason: {code: 'LH_TIMEOUT', message: /: no answer for 8000 ms$/}, unanswered: [io]}])
+  })
+
+  t.test('a read is not given the time of the sync that it waits beside', async t => {
+    const connected = connect(t, 8000)
+    const {client, owner, request} = connected
+    const io = sync(connected, syncing[0])
+    io.startedAt -= 50_000
+    const read = request(FRAME.READ, new Request(OP.READ, 0, 1))
+    client.sweep(read.startedAt + 7999)
+    t.same(owner.lost, [])
+    client.sweep(performance.now() + 8001)
+    t.match(owner.lost, [{reason: {message: /: no request finished for 8000 ms$/}}])
+  })
+
+  t.test('what needs a sync is told apart also after the table of requests has grown', async t => {
+    const connected = connect(t, 8000)
+    const {client, owner, request} = connected
+    const io = sync(connected, syncing[0])
+    for (let count = 0; count < 1000; count++) request(FRAME.READ, new Request(OP.READ, 0, 1))
+    const {server} = connected
+    for (let count = 0; count < 1001; count++) {
+      const frame = await server.next()
+      if (frame.type === FRAME.READ) server.send(answer(frame, {size: 1, payload: Buffer.alloc(1)}))
+    }
+    await until(() => client.inFlight === 1, 'all reads are answered')
+    client.sweep(io.startedAt + 119_000)
+    t.same(owner.lost, [])
   })
 })
 
