@@ -1,31 +1,30 @@
 // Runs the compiled tests and reports. Arguments pick the files whose path contains one of them.
+// LONGHORN_TEST_RECORD=1 writes down how long each took, for the order of the next runs.
 // The last line on stdout is always `N passed, N failed, N skipped`; the exit code is 0 only if nothing failed and something ran.
 import {existsSync, readdirSync} from 'node:fs'
-import {availableParallelism} from 'node:os'
 import {join} from 'node:path'
 import {fileURLToPath} from 'node:url'
 import {killTestFiles, runTestFile} from './test-file.mjs'
+import {durationsOf, inOrder, recordDurations, runAll} from './test-schedule.mjs'
 
 const root = fileURLToPath(new URL('..', import.meta.url))
-
-/** These share loop devices, fixed ports and the machine's patience with others: one at a time, after all the rest. */
-const SERIAL = /^test\/(peers|crash)\//
+const DURATIONS = join(root, 'scripts/test-durations.json')
 
 process.on('SIGINT', interrupted)
 process.on('SIGTERM', interrupted)
 
-const files = testFiles().filter(matches(process.argv.slice(2)))
+const all = testFiles()
+const files = all.filter(matches(process.argv.slice(2)))
 if (files.length === 0) console.log('No test file matches.')
 
-const results = [
-  ...(await runAll(files.filter(file => !SERIAL.test(file)), jobs())),
-  ...(await runAll(files.filter(file => SERIAL.test(file)), 1)),
-]
+const results = []
+await runAll(inOrder(files, durationsOf(DURATIONS)), async file => {
+  const result = {...(await runTestFile(join('dist', file.replace(/\.ts$/, '.js')), root)), file}
+  results.push(result)
+  printFile(result)
+})
 report(results)
-
-function jobs() {
-  return Number(process.env.LONGHORN_TEST_JOBS) || Math.min(2, availableParallelism())
-}
+if (process.env.LONGHORN_TEST_RECORD === '1') recordDurations(DURATIONS, results, all)
 
 /** Sources that have been compiled, `test/lib/sizes.test.ts`: the name that people know. */
 function testFiles() {
@@ -42,27 +41,13 @@ function matches(patterns) {
   return file => wanted.length === 0 || wanted.some(pattern => file.includes(pattern))
 }
 
-async function runAll(files, atOnce) {
-  const waiting = [...files]
-  const results = []
-  const worker = async () => {
-    for (let file = waiting.shift(); file !== undefined; file = waiting.shift()) {
-      const result = await runTestFile(join('dist', file.replace(/\.ts$/, '.js')), root)
-      results.push({...result, file})
-      printFile({...result, file})
-    }
-  }
-  await Promise.all(Array.from({length: atOnce}, worker))
-  return results
-}
-
-function printFile({file, passed, failures, skips, leftovers, elapsedMs}) {
+function printFile({file, passed, failures, skips, leftovers, elapsedMs, processorMs}) {
   const state = failures.length > 0 ? 'FAILED ' : passed > 0 ? 'ok     ' : 'skipped'
   const parts = [`${passed} passed`]
   if (failures.length > 0) parts.push(`${failures.length} failed`)
   if (skips.length > 0) parts.push(`${skips.length} skipped`)
   if (leftovers) parts.push('left processes behind')
-  console.log(`${state} ${file} (${parts.join(', ')}; ${(elapsedMs / 1000).toFixed(1)} s)`)
+  console.log(`${state} ${file} (${parts.join(', ')}; ${(elapsedMs / 1000).toFixed(1)} s, ${(processorMs / 1000).toFixed(1)} s of processor)`)
   // A log that is cut off still says what failed; the details come at the end.
   for (const {name} of failures) console.log(`        ${name}`)
 }

@@ -9,8 +9,13 @@ const FILE_TIMEOUT_S = Number(process.env.LONGHORN_TEST_TIMEOUT_S) || 600
 const TAP_TIMEOUT_S = Math.ceil(FILE_TIMEOUT_S * 0.95)
 const KEPT_OUTPUT_CHARS = 20_000
 
+/** USER_HZ, in which Linux counts for everybody who asks. */
+const TICK_MS = 10
+
 /** Process groups that are running now. */
 const running = new Set()
+/** What all test files that have ended, with what they have waited for, had of the processors. */
+let usedMs = 0
 
 /**
  * The files are run by plain node and not by tap's runner: that one puts four loaders and a child-process hook into every
@@ -42,7 +47,7 @@ export async function runTestFile(file, root) {
   } else if (ended.timedOut) {
     counts.failures.push({name: '(the file)', details: ended.problem})
   }
-  return {file, ...counts, leftovers: ended.leftovers, output: `${notTap.slice(-KEPT_OUTPUT_CHARS)}${stderr}`, elapsedMs: performance.now() - started}
+  return {file, ...counts, leftovers: ended.leftovers, output: `${notTap.slice(-KEPT_OUTPUT_CHARS)}${stderr}`, elapsedMs: performance.now() - started, processorMs: ended.processorMs}
 }
 
 /** Ends every running test file and what it has started. */
@@ -63,12 +68,23 @@ async function processEnd(child) {
     child.on('error', error => resolve([error.message, null]))
   })
   clearTimeout(timer)
+  // The test files are the only children of this process, and were waited for one after the other.
+  const used = usedByChildrenMs()
+  const processorMs = used - usedMs
+  usedMs = used
   running.delete(child.pid)
   // Daemons that outlive their test would hold its output pipes open, its ports, and the memory of this machine.
   const leftovers = hasLiving(child.pid)
   killGroup(child.pid)
   await closed
-  return {timedOut, leftovers, problem: problemOf(code, signal, timedOut)}
+  return {timedOut, leftovers, processorMs, problem: problemOf(code, signal, timedOut)}
+}
+
+/** Processor time of children that have ended, and of theirs. */
+function usedByChildrenMs() {
+  // PID (NAME) STATE … as fields 1 to 3, cutime and cstime as 16 and 17.
+  const fields = readFileSync('/proc/self/stat', 'utf8').split(') ').at(-1).split(' ')
+  return (Number(fields[13]) + Number(fields[14])) * TICK_MS
 }
 
 function problemOf(code, signal, timedOut) {

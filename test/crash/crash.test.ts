@@ -7,6 +7,9 @@ import {seededRandom} from '../replica/support/random.js'
 import {sameImages, SIZE_BYTES, System, verifyImages} from './support/system.js'
 import {VerifiedLoad} from './support/verified-load.js'
 
+/** Of a replica that is to be given up, in seconds. What the others are asked meanwhile takes that long on no disk that other tests keep busy. */
+const SHORT_S = '10'
+
 function noProblems(t: Test, load: VerifiedLoad): void {
   t.same(load.problems, [])
 }
@@ -65,7 +68,7 @@ t.test('a replica is told to stop under load', async t => {
 })
 
 t.test('a replica stands still (SIGSTOP)', async t => {
-  const system = await System.start(t, 3, ['--engine-replica-timeout', '4'])
+  const system = await System.start(t, 3, ['--engine-replica-timeout', SHORT_S])
   const [victim] = system.replicas
   const load = new VerifiedLoad(SIZE_BYTES, seededRandom(t), false)
   await load.connect(system.socket)
@@ -79,8 +82,8 @@ t.test('a replica stands still (SIGSTOP)', async t => {
   victim!.daemon.signal('SIGSTOP')
   await load.progress(2500)
   clearInterval(watch)
-  // Four seconds for the replica, one until it is looked at, and much more for a busy machine.
-  t.ok(load.longestSilenceMs < 30_000, `${Math.round(load.longestSilenceMs)} ms without an answer`)
+  // The time-out, a second until it is looked at, and much more for a busy machine.
+  t.ok(load.longestSilenceMs < 60_000, `${Math.round(load.longestSilenceMs)} ms without an answer`)
   t.ok(load.longestSilenceMs > 1000, 'it was given time')
   t.equal(load.errors, 0, 'the initiator gets no error')
   t.ok(most - before < 200, `the engine grew from ${Math.round(before)} to ${Math.round(most)} MiB`)
@@ -99,13 +102,13 @@ t.test('a replica stands still (SIGSTOP)', async t => {
 })
 
 t.test('the engine stands still for longer than replicas may', async t => {
-  const system = await System.start(t, 2, ['--engine-replica-timeout', '4'])
+  const system = await System.start(t, 2, ['--engine-replica-timeout', SHORT_S])
   const load = new VerifiedLoad(SIZE_BYTES, seededRandom(t), false)
   await load.connect(system.socket)
   load.start()
   await load.progress(1000)
   system.engine!.signal('SIGSTOP')
-  await delay(9000)
+  await delay(2000 * Number(SHORT_S))
   system.engine!.signal('SIGCONT')
   await load.progress(1000)
   await load.stop()

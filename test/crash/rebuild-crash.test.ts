@@ -19,6 +19,7 @@ async function rig(t: Test): Promise<Rig> {
   const random = seededRandom(t)
   const system = await System.start(t, 3)
   const load = new VerifiedLoad(SIZE_BYTES, random)
+  load.rests = true
   await load.connect(system.socket)
   load.start()
   await load.progress(1500)
@@ -81,6 +82,7 @@ t.test('the engine is killed in the middle of it, and the next one goes on', asy
   const {system, load, random, returned} = all
   await add(system, returned, SLOW)
   await delay(random.below(1500))
+  await load.progress(32)
   system.engine!.signal('SIGKILL')
   await load.stop()
   load.disconnect()
@@ -97,6 +99,7 @@ t.test('everything is killed in the middle of it', async t => {
   const {system, load, random, returned} = all
   await add(system, returned, SLOW)
   await delay(random.below(1500))
+  await load.progress(32)
   const daemons = [system.engine!, ...system.replicas.map(({daemon}) => daemon)]
   for (const daemon of daemons) daemon.signal('SIGKILL')
   await load.stop()

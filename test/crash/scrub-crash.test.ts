@@ -23,6 +23,7 @@ async function rig(t: Test): Promise<Rig> {
   const random = seededRandom(t)
   const system = await System.start(t, 3)
   const load = new VerifiedLoad(SIZE_BYTES, random)
+  load.rests = true
   await load.connect(system.socket)
   for (const name of ['old', 'new']) {
     load.start()
@@ -100,6 +101,7 @@ t.test('the replica that is being healed is killed', async t => {
   const all = await rig(t)
   const {system, load, damaged} = all
   await healing(all)
+  await load.progress(16)
   damaged.daemon.signal('SIGKILL')
   await until(async () => (await status(system)).state !== 'in_progress', 'the scrub ends', 60_000)
   t.match(await status(system), {state: /^(error|complete)$/})
@@ -116,6 +118,7 @@ t.test('the engine is killed, and the next one heals what is left', async t => {
   const all = await rig(t)
   const {system, load} = all
   await healing(all)
+  await load.progress(16)
   system.engine!.signal('SIGKILL')
   await load.stop()
   load.disconnect()

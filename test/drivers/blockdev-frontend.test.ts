@@ -40,7 +40,7 @@ class LookingWay implements AttachWay {
   async connect(request: AttachRequest): Promise<never> {
     const {endpoint} = request
     if (endpoint.kind === 'nbd') {
-      await queryExport(endpoint, 5000)
+      await queryExport(endpoint, 60_000)
       this.looks.push({request})
     } else {
       const socket = connect(endpoint.address)

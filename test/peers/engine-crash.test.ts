@@ -63,7 +63,7 @@ t.test('one replica after the other is killed', async t => {
 })
 
 t.test('a replica hangs', async t => {
-  const {volume, blocks, uri} = await begin(t, 2, {flags: ['--engine-replica-timeout', '5']})
+  const {volume, blocks, uri} = await begin(t, 2, {flags: ['--engine-replica-timeout', '10']})
   const load = await Load.start(uri, blocks)
   await load.goesOn(100)
   volume.replica(1).suspend()

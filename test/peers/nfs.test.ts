@@ -3,6 +3,7 @@ import {existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync} f
 import {readFile} from 'node:fs/promises'
 import {tmpdir} from 'node:os'
 import {join} from 'node:path'
+import {setTimeout as delay} from 'node:timers/promises'
 import t, {type Test} from 'tap'
 import {listBackups} from '../../src/backup/catalog.js'
 import {createBackup} from '../../src/backup/create.js'
@@ -145,7 +146,7 @@ t.test('a real NFS server', {skip}, async t => {
     let reads = 0
     let waiting = true
     const reading = (async () => {
-      for (; waiting; reads++) await readFile(import.meta.filename)
+      for (; waiting; reads++, await delay(5)) await readFile(import.meta.filename)
     })()
     try {
       await t.rejects(createBackup(source, store, {...options, backup: 'b1', snapshot: 's1'}), {code: 'LH_TIMEOUT', message: /has not answered for 2 s/})

@@ -1,5 +1,5 @@
 // The test runner decides whether everything else is right, so it is tested like everything else: on a small project of its own.
-import {cpSync, mkdirSync, readFileSync, readlinkSync, symlinkSync, writeFileSync} from 'node:fs'
+import {cpSync, existsSync, mkdirSync, readFileSync, readlinkSync, symlinkSync, writeFileSync} from 'node:fs'
 import {dirname, join} from 'node:path'
 import {execa} from 'execa'
 import t, {type Test} from 'tap'
@@ -11,10 +11,18 @@ interface Run {
   readonly closing: string
 }
 
+interface Options {
+  readonly args?: readonly string[]
+  readonly timeoutS?: number
+  /** Seconds that files are known to take. */
+  readonly durations?: Record<string, number>
+  readonly env?: Record<string, string>
+}
+
 /** Runs the given files, named by their source, with our runner. */
-async function runTests(t: Test, files: Record<string, string>, {args = [], timeoutS = 60}: {args?: string[]; timeoutS?: number} = {}): Promise<Run> {
+async function runTests(t: Test, files: Record<string, string>, {args = [], timeoutS = 60, durations = {}, env = {}}: Options = {}): Promise<Run> {
   const project = t.testdir({})
-  for (const script of ['run-tests.mjs', 'test-file.mjs', 'tap-tree.mjs']) {
+  for (const script of ['run-tests.mjs', 'test-file.mjs', 'test-schedule.mjs', 'tap-tree.mjs']) {
     mkdirSync(join(project, 'scripts'), {recursive: true})
     cpSync(join(projectRoot, 'scripts', script), join(project, 'scripts', script))
   }
@@ -25,8 +33,11 @@ async function runTests(t: Test, files: Record<string, string>, {args = [], time
     mkdirSync(dirname(compiled), {recursive: true})
     writeFileSync(compiled, text)
   }
-  const env = {LONGHORN_TEST_TIMEOUT_S: String(timeoutS)}
-  const {exitCode, stdout} = await execa(process.execPath, [join(project, 'scripts/run-tests.mjs'), ...args], {reject: false, env})
+  writeFileSync(join(project, 'scripts/test-durations.json'), JSON.stringify(durations))
+  const {exitCode, stdout} = await execa(process.execPath, [join(project, 'scripts/run-tests.mjs'), ...args], {
+    reject: false,
+    env: {LONGHORN_TEST_TIMEOUT_S: String(timeoutS), LONGHORN_TEST_JOBS: undefined, LONGHORN_TEST_RECORD: undefined, ...env},
+  })
   return {exitCode, stdout, closing: stdout.split('\n').at(-1) ?? ''}
 }
 
@@ -102,4 +113,35 @@ t.test('arguments pick files, and none at all is a failure', async t => {
   const files = {'test/a.test.ts': PASSING, 'test/b.test.ts': 'throw 1'}
   t.match(await runTests(t, files, {args: ['test/a']}), {exitCode: 0, closing: '3 passed, 0 failed, 0 skipped'})
   t.match(await runTests(t, files, {args: ['zzz']}), {exitCode: 1, closing: '0 passed, 0 failed, 0 skipped'})
+})
+
+t.test('those that take long come first, and how long they took is written down when that is asked for', async t => {
+  const files = Object.fromEntries(['a', 'b', 'c', 'd'].map(name => [`test/${name}.test.ts`, PASSING]))
+  files['test/b.test.ts'] = "import t from 'tap'\nt.test('waits', async t => { await new Promise(resolve => setTimeout(resolve, 4000)); t.pass() })"
+  const durations = {'test/c.test.ts': 7, 'test/d.test.ts': 30, 'test/gone.test.ts': 5}
+  const {exitCode, stdout} = await runTests(t, files, {durations, env: {LONGHORN_TEST_JOBS: '1', LONGHORN_TEST_RECORD: '1'}})
+  t.equal(exitCode, 0)
+  t.same([...stdout.matchAll(/^ok +test\/(.)/gm)].map(([, name]) => name), ['d', 'c', 'a', 'b'])
+  const recorded = JSON.parse(readFileSync(join(t.testdirName, 'scripts/test-durations.json'), 'utf8')) as Record<string, number>
+  t.ok(recorded['test/b.test.ts']! >= 4, 'it is known to take long now')
+  t.notOk('test/gone.test.ts' in recorded, 'and what is not there is forgotten')
+})
+
+t.test('a file that waits does not keep others from being run', async t => {
+  // Each waits for the other one, whatever the number of processors and however busy they are.
+  const meets = (own: string, other: string): string => `
+    import {existsSync, writeFileSync} from 'node:fs'
+    import t from 'tap'
+    t.test('meets the other one', async t => {
+      writeFileSync('${own}', '')
+      while (!existsSync('${other}')) await new Promise(resolve => setTimeout(resolve, 20))
+      t.pass()
+    })`
+  const files = {'test/a.test.ts': meets('a', 'b'), 'test/b.test.ts': meets('b', 'a')}
+  t.match(await runTests(t, files, {env: {LONGHORN_TEST_JOBS: '2'}}), {exitCode: 0, closing: '2 passed, 0 failed, 0 skipped'})
+})
+
+t.test('every file whose duration is written down exists', async t => {
+  const durations = JSON.parse(readFileSync(join(projectRoot, 'scripts/test-durations.json'), 'utf8')) as Record<string, number>
+  t.same(Object.keys(durations).filter(file => !existsSync(join(projectRoot, file))), [])
 })

@@ -1,10 +1,16 @@
+import {randomInt} from 'node:crypto'
 import {once} from 'node:events'
-import {connect, createServer, Socket, type AddressInfo} from 'node:net'
+import {readFileSync} from 'node:fs'
+import {connect, createServer, Socket} from 'node:net'
 import {networkInterfaces} from 'node:os'
 import type {Address} from '../../src/lib/address.js'
+import {errnoOf} from '../../src/lib/errors.js'
 import {libcFunction} from '../../src/lib/sys/libc.js'
 import {closeFd} from '../../src/lib/net/socket-calls.js'
 
+const LEAST_PORT = 12_000
+/** Where the kernel gives all of them to everybody: what is usual elsewhere. */
+const MOST_PORT = 32_768
 const AF_UNIX = 1
 const SOCK_STREAM_NONBLOCK_CLOEXEC = 0x1 | 0x800 | 0x80000
 const SOL_SOCKET = 1
@@ -71,11 +77,25 @@ export async function receiveAll(socket: Socket): Promise<Buffer> {
   return Buffer.concat(chunks)
 }
 
-/** For programs that take a port number and no open socket; somebody else may take the port in between, which fails the start. */
+/**
+ * For programs that take a port number and no open socket, and want it again when they are started once more. It is below those that the kernel
+ * gives to everybody who asks for just any, so that it is still free then.
+ */
 export async function freePort(): Promise<number> {
-  const server = createServer()
-  await new Promise<void>(resolve => server.listen(0, '127.0.0.1', resolve))
-  const {port} = server.address() as AddressInfo
-  await new Promise(resolve => server.close(resolve))
-  return port
+  const [first = NaN] = readFileSync('/proc/sys/net/ipv4/ip_local_port_range', 'utf8').split(/\s+/).map(Number)
+  const end = first > LEAST_PORT + 1000 ? first : MOST_PORT
+  for (;;) {
+    const port = randomInt(LEAST_PORT, end)
+    const server = createServer()
+    const listening = once(server, 'listening').then(() => true, (error: unknown) => taken(error))
+    server.listen(port, '127.0.0.1')
+    if (!(await listening)) continue
+    await new Promise(resolve => server.close(resolve))
+    return port
+  }
+}
+
+function taken(error: unknown): false {
+  if (errnoOf(error) === 'EADDRINUSE') return false
+  throw error
 }

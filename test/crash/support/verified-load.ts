@@ -1,11 +1,15 @@
 import {connect, type Socket} from 'node:net'
 import {once} from 'node:events'
+import {setTimeout as delay} from 'node:timers/promises'
 import {FRAME} from '../../../src/protocol/frame.js'
 import type {Random} from '../../replica/support/random.js'
 import {FramePeer, type Frame} from '../../support/frames.js'
 
 export const BLOCK_BYTES = 4096
 const MOST_BLOCKS = 48
+/** See VerifiedLoad.rests. */
+const WORKS_MS = 10
+const RESTS_MS = 30
 
 interface Block {
   /** The last generation whose write was acknowledged; 0: never written, reads as zeros. */
@@ -34,6 +38,8 @@ export class VerifiedLoad {
   answers = 0
   /** Requests that were answered with an error. */
   errors = 0
+  /** Whether it works and rests in turns while nobody waits for its progress: what is waited for needs the processors too. */
+  rests = false
   readonly #blocks: Block[]
   readonly #random: Random
   #generation = 0
@@ -44,6 +50,8 @@ export class VerifiedLoad {
   #running: Promise<void> | undefined
   #stopping = false
   #lastAnswer = 0
+  /** How many wait for its progress now. */
+  #awaited = 0
 
   /** `flushes`: a disk that others keep busy may take longer for one than short time-outs allow. */
   constructor(sizeBytes: number, random: Random, readonly flushes = true) {
@@ -73,13 +81,18 @@ export class VerifiedLoad {
     this.#socket?.destroy()
   }
 
-  /** Resolves when this many more answers have come. */
+  /** Resolves when this many more answers have come: it is in the middle of its requests then. */
   async progress(answers: number, timeoutMs = 120_000): Promise<void> {
     const target = this.answers + answers
     const deadline = performance.now() + timeoutMs
-    while (this.answers < target) {
-      if (performance.now() > deadline) throw new Error(`only ${this.answers - target + answers} of ${answers} answers within ${timeoutMs} ms`)
-      await new Promise(resolve => setTimeout(resolve, 5))
+    this.#awaited++
+    try {
+      while (this.answers < target) {
+        if (performance.now() > deadline) throw new Error(`only ${this.answers - target + answers} of ${answers} answers within ${timeoutMs} ms`)
+        await delay(5)
+      }
+    } finally {
+      this.#awaited--
     }
   }
 
@@ -112,9 +125,16 @@ export class VerifiedLoad {
   async #run(depth: number): Promise<void> {
     const peer = this.#peer!
     this.#lastAnswer = performance.now()
+    let restAt = performance.now() + WORKS_MS
     while (!peer.ended) {
-      while (!this.#stopping && this.#pending.size < depth) this.#submit(peer)
-      if (this.#pending.size === 0) return
+      const resting = this.rests && this.#awaited === 0 && performance.now() > restAt
+      while (!resting && !this.#stopping && this.#pending.size < depth) this.#submit(peer)
+      if (this.#pending.size === 0) {
+        if (this.#stopping) return
+        await this.#rest(peer)
+        restAt = performance.now() + WORKS_MS
+        continue
+      }
       let frame: Frame
       try {
         frame = await peer.next(60_000)
@@ -126,6 +146,11 @@ export class VerifiedLoad {
     // What was not answered may have happened or not.
     for (const {first, generations, type} of this.#pending.values()) this.#finished(first, generations, type, false)
     this.#pending.clear()
+  }
+
+  async #rest(peer: FramePeer): Promise<void> {
+    const over = performance.now() + RESTS_MS
+    while (performance.now() < over && this.#awaited === 0 && !this.#stopping && !peer.ended) await delay(5)
   }
 
   #submit(peer: FramePeer): void {

@@ -10,7 +10,7 @@ import type {Test} from 'tap'
 import type {AttachWay} from '../../../src/drivers/attach/attach-way.js'
 import {isKind} from '../../../src/lib/errors.js'
 import type {ChildOrder} from './support/attach-child.js'
-import {AttachHost, readStart, soon} from './support/attach-host.js'
+import {AttachHost, FORGET_MOUNTS_OF_TESTS, readStart, soon} from './support/attach-host.js'
 import type {Nbdkit} from './support/nbdkit.js'
 
 const MIB = 1024 * 1024
@@ -150,7 +150,7 @@ export function attachContract(t: Test, makeWay: () => AttachWay): void {
     await host.run('mkfs.ext4', '-q', device)
     const mountPoint = join(host.root, 'private')
     await mkdir(mountPoint)
-    const script = `mount ${device} ${mountPoint} && echo mounted && exec sleep 60`
+    const script = `${FORGET_MOUNTS_OF_TESTS} && mount ${device} ${mountPoint} && echo mounted && exec sleep 600`
     const child = spawn('unshare', ['--mount', '--propagation', 'private', 'sh', '-c', script], {stdio: ['ignore', 'pipe', 'inherit']})
     await once(child.stdout, 'data')
     await t.rejects(host.detach('elsewhere'), {code: 'LH_BUSY', message: `${mountPoint} in the mount namespace of process ${child.pid}`})

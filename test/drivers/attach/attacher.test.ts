@@ -53,7 +53,8 @@ function attacherOf(t: Test, ...ways: AttachWay[]): {attacher: Attacher; stateDi
   return {attacher: new Attacher(ways, {stateDirectory, deviceDirectory: join(stateDirectory, 'dev')}), stateDirectory}
 }
 
-const signal = AbortSignal.timeout(30_000)
+/** Of all tests here together. */
+const signal = AbortSignal.timeout(240_000)
 
 t.test('the first way that this host can do, or the one that is named', async t => {
   const ways = [new FakeWay('first', {ok: false, reason: 'no first here'}), new FakeWay('second'), new FakeWay('third')]

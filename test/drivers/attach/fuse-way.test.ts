@@ -10,7 +10,7 @@ import {FuseWay} from '../../../src/drivers/attach/fuse/fuse-way.js'
 import {readMounts} from '../../../src/drivers/attach/mount-table.js'
 import {findProcesses, isRunning, waitForExit, type ProcessId} from '../../../src/drivers/attach/process-identity.js'
 import type {ChildOrder} from './support/attach-child.js'
-import {AttachHost, missing, readStart, soon} from './support/attach-host.js'
+import {AttachHost, FORGET_MOUNTS_OF_TESTS, missing, readStart, soon} from './support/attach-host.js'
 import {exportOf, FLAGS, serveTalk} from './support/fake-nbd-server.js'
 
 const MIB = 1024 * 1024
@@ -257,6 +257,7 @@ fuseTest('a container with a /dev of its own, and what it leaves when it is kill
   }
   const attach = `'${process.execPath}' '${CHILD}' '${JSON.stringify(order)}'`
   const script = [
+    FORGET_MOUNTS_OF_TESTS,
     `mount -t tmpfs tmpfs ${dev}`,
     `mknod ${dev}/null c 1 3`,
     `mknod ${dev}/fuse c 10 229`,

@@ -5,9 +5,9 @@ import {exportOf, FLAGS, GREETING, reply, serveTalk} from './support/fake-nbd-se
 const ALL = FLAGS.has | FLAGS.flush | FLAGS.trim | FLAGS.zeroes
 
 t.test('what a server says of an export', async t => {
-  const found = await queryExport(await serveTalk(t, exportOf(1n << 40n, ALL)), 5000)
+  const found = await queryExport(await serveTalk(t, exportOf(1n << 40n, ALL)), 60_000)
   t.same(found, {sizeBytes: 2 ** 40, readOnly: false, canFlush: true, canTrim: true, canWriteZeroes: true, flags: ALL})
-  const little = await queryExport(await serveTalk(t, exportOf(512n, FLAGS.has | FLAGS.readOnly)), 5000)
+  const little = await queryExport(await serveTalk(t, exportOf(512n, FLAGS.has | FLAGS.readOnly)), 60_000)
   t.same(little, {sizeBytes: 512, readOnly: true, canFlush: false, canTrim: false, canWriteZeroes: false, flags: FLAGS.has | FLAGS.readOnly})
 })
 
@@ -23,12 +23,12 @@ t.test('replies may arrive byte by byte', async t => {
       }
     })()
   })
-  t.match(await queryExport(endpoint, 5000), {sizeBytes: 0x100000, canFlush: true})
+  t.match(await queryExport(endpoint, 60_000), {sizeBytes: 0x100000, canFlush: true})
 })
 
 t.test('an export that does not exist', async t => {
   const endpoint = await serveTalk(t, socket => socket.write(Buffer.concat([GREETING, reply(0x8000_0006)])))
-  await t.rejects(queryExport(endpoint, 5000), {code: 'LH_NOT_FOUND', message: /"vol"/})
+  await t.rejects(queryExport(endpoint, 60_000), {code: 'LH_NOT_FOUND', message: /"vol"/})
 })
 
 t.test('what is not NBD, or breaks off', async t => {
@@ -44,18 +44,18 @@ t.test('what is not NBD, or breaks off', async t => {
   }
   for (const [what, bytes] of Object.entries(talks)) {
     const endpoint = await serveTalk(t, socket => socket.resume().end(bytes))
-    await t.rejects(queryExport(endpoint, 5000), {code: 'LH_PROTOCOL'}, what)
+    await t.rejects(queryExport(endpoint, 60_000), {code: 'LH_PROTOCOL'}, what)
   }
 })
 
 t.test('a server that is silent', async t => {
   const endpoint = await serveTalk(t, () => undefined)
   await t.rejects(queryExport(endpoint, 50), {code: 'LH_TIMEOUT'})
-  await t.rejects(queryExport(endpoint, 5000, AbortSignal.timeout(20)), {name: 'TimeoutError'})
-  await t.rejects(queryExport(endpoint, 5000, AbortSignal.abort(new Error('no more'))), {message: 'no more'})
+  await t.rejects(queryExport(endpoint, 60_000, AbortSignal.timeout(20)), {name: 'TimeoutError'})
+  await t.rejects(queryExport(endpoint, 60_000, AbortSignal.abort(new Error('no more'))), {message: 'no more'})
 })
 
 t.test('a server that is not there', async t => {
   const endpoint = {kind: 'nbd', address: {kind: 'unix', path: '/nonexistent/s'}, exportName: ''} as const
-  await t.rejects(queryExport(endpoint, 5000), {code: 'LH_UNREACHABLE', message: /ENOENT/})
+  await t.rejects(queryExport(endpoint, 60_000), {code: 'LH_UNREACHABLE', message: /ENOENT/})
 })

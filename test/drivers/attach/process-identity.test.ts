@@ -2,6 +2,7 @@ import {spawn, type ChildProcess} from 'node:child_process'
 import {once} from 'node:events'
 import t from 'tap'
 import {findProcesses, identify, isRunning, programOf, signalProcess, waitForExit} from '../../../src/drivers/attach/process-identity.js'
+import {until} from '../../support/until.js'
 
 t.test('a process is known by its number and its start', async t => {
   const child = spawn('sleep', ['60'])
@@ -18,7 +19,7 @@ t.test('a process is known by its number and its start', async t => {
   t.ok(isRunning(id), 'is not mistaken for it')
 
   signalProcess(id, 'SIGKILL')
-  t.ok(await waitForExit(id, 5000))
+  t.ok(await waitForExit(id, 60_000))
   t.equal(identify(id.pid), undefined)
   signalProcess(id, 'SIGKILL')
 })
@@ -29,8 +30,7 @@ t.test('what nobody has waited for yet counts as ended', async t => {
   t.teardown(() => end(child))
   const [line] = (await once(child.stdout, 'data')) as [Buffer]
   const pid = Number(line.toString())
-  for (let tries = 500; identify(pid) !== undefined && tries > 0; tries--) await new Promise(resolve => setTimeout(resolve, 10))
-  t.equal(identify(pid), undefined)
+  await until(() => identify(pid) === undefined, 'it has ended')
 })
 
 t.test('found by program and by one whole argument', async t => {

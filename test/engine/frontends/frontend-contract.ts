@@ -227,7 +227,7 @@ export function frontendContract(t: Test, adapter: FrontendAdapter): void {
       await other.close()
     }
     slow.takeAgain()
-    await until(() => (device.records ?? []).length >= wanted, 'all was read', 30_000)
+    await until(() => (device.records ?? []).length >= wanted, 'all was read', 60_000)
     t.pass('it gets the rest when it wants it')
     slow.kill()
   })
@@ -259,7 +259,7 @@ export function frontendContract(t: Test, adapter: FrontendAdapter): void {
     await until(() => device.held > 0, 'requests are with the device')
     const started = performance.now()
     await frontend.close(50)
-    t.ok(performance.now() - started < 30_000)
+    t.ok(performance.now() - started < 60_000)
     await Promise.all([read, write])
     device.mode = 'now'
     while (device.held > 0) device.release()

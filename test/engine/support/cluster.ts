@@ -325,14 +325,19 @@ export class Cluster {
     this.history.grow(sizeBytes)
   }
 
-  /** Takes the replica of a place in; resolves when it takes part in writes. */
+  /** Takes the replica of a place in; resolves when it takes part in writes, or the engine is about to take it in. */
   async rebuild(place: Place, bytesPerSecond = 0): Promise<void> {
     this.tell(`replica ${place.index} is added`)
-    await this.engine.addReplica(place.running!.address, bytesPerSecond)
+    try {
+      await this.engine.addReplica(place.running!.address, bytesPerSecond)
+    } catch (error) {
+      // A rebuild that has lost its source has just been begun again, with another one.
+      if (!isKind(error, 'BUSY') || !messageOf(error).includes('is being taken in already')) throw error
+    }
   }
 
   async rebuilt(): Promise<void> {
-    await until(() => !this.rebuilding, 'the rebuilds have ended', 30_000)
+    await until(() => !this.rebuilding, 'the rebuilds have ended', 60_000)
   }
 
   /**

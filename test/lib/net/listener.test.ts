@@ -81,7 +81,7 @@ t.test('TCP', async t => {
     const {connectSocket} = await import('../../../src/lib/net/connect.js')
     await Promise.all(
       Array.from({length: 100}, async (_, index) => {
-        const fd = await connectSocket(listener.address, 5000)
+        const fd = await connectSocket(listener.address, 60_000)
         if (index % 3 === 0) resetFd(fd)
         else closeFd(fd)
       }),

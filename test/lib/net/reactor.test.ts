@@ -43,7 +43,7 @@ t.test('asleep, awake, asleep again: every message is answered', async t => {
   for (const pause of [0, 1, 5, 18, 20, 21, 25, 60, 0, 30, 22, 19, 100, 1]) {
     await delay(pause)
     const ms = await roundTrip(peer)
-    t.ok(ms < 2000, `after ${pause} ms: ${ms.toFixed(1)} ms`)
+    t.ok(ms < 30_000, `after ${pause} ms: ${ms.toFixed(1)} ms`)
   }
 })
 

@@ -27,6 +27,7 @@ export async function rig(t: Test, kind: 'ext4' | 'xfs', replicas = 2): Promise<
   const system = await System.start(t, replicas, [], [join(disk.path, 'replica')])
   const [bad, ...others] = system.replicas
   const load = new VerifiedLoad(SIZE_BYTES, random)
+  load.rests = true
   await load.connect(system.socket)
   load.start()
   await load.progress(700)

@@ -2,7 +2,7 @@
 import {spawn, type ChildProcessWithoutNullStreams} from 'node:child_process'
 import {closeSync, existsSync, fdatasyncSync, fstatSync, openSync, readdirSync} from 'node:fs'
 import {mkdir, writeFile} from 'node:fs/promises'
-import {join} from 'node:path'
+import {basename, join} from 'node:path'
 import {createInterface, type Interface} from 'node:readline'
 import {fileURLToPath} from 'node:url'
 import {setTimeout as sleep} from 'node:timers/promises'
@@ -86,7 +86,9 @@ export class FailingDisk {
   /** Another cable, and a mount anew. Nobody may use it at this moment. */
   async mend(): Promise<void> {
     await this.#tell({})
-    await until(async () => (await attempt(['umount', this.path])).code === 0, `${this.path} can be unmounted`, 30_000)
+    await until(async () => (await attempt(['umount', this.path])).code === 0, `${this.path} can be unmounted`, 60_000)
+    // Where another mount namespace still has it, the next mount would be of the same file system, with its errors.
+    await until(() => !existsSync(`/sys/fs/${this.#kind}/${basename(this.#loop)}`), 'it is mounted nowhere else', 120_000)
     await this.#mount()
   }
 
@@ -106,7 +108,7 @@ export class FailingDisk {
     const [fuse = '', ...fuseArgs] = [...LEASH, 'nbdfuse', '--pidfile', pidFile, this.#file, `nbd+unix:///disk?socket=${socket}`]
     // It complains about every error that this is made for.
     const mounted = spawn(fuse, fuseArgs, {stdio: 'ignore'})
-    await until(() => existsSync(pidFile) || mounted.exitCode !== null, 'nbdfuse has mounted', 30_000)
+    await until(() => existsSync(pidFile) || mounted.exitCode !== null, 'nbdfuse has mounted', 60_000)
     if (mounted.exitCode !== null) throw new Error(`nbdfuse ended with ${mounted.exitCode}`)
   }
 

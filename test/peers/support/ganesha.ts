@@ -79,7 +79,7 @@ export class Ganesha {
     this.#child?.kill('SIGSTOP')
     const tasks = `/proc/${this.#child?.pid}/task`
     // A signal stops one thread after the other.
-    await until(() => readdirSync(tasks).every(task => isStopped(join(tasks, task, 'stat'))), 'nfs-ganesha stands still', 30_000)
+    await until(() => readdirSync(tasks).every(task => isStopped(join(tasks, task, 'stat'))), 'nfs-ganesha stands still', 60_000)
   }
 
   resume(): void {

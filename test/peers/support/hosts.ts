@@ -2,6 +2,9 @@
 import {execFileSync, spawnSync} from 'node:child_process'
 import type {Test} from 'tap'
 
+/** Of one process. */
+const MOST_HOSTS = 16
+
 let made = 0
 
 /** Why there are none here, or false. */
@@ -37,10 +40,10 @@ export class Host {
     const number = made++
     this.name = `lh-${process.pid}-${number}`
     this.#cable = `lh${process.pid % 100_000}x${number}`
-    // 198.18.0.0/15 is for measurements between networks (RFC 2544) and routed nowhere.
-    const net = `198.18.${process.pid % 250}.${number * 4}`.replace(/\.\d+$/, '')
-    this.gateway = `${net}.${number * 4 + 1}`
-    this.address = `${net}.${number * 4 + 2}`
+    // 198.18.0.0/15 is for measurements between networks (RFC 2544) and routed nowhere. Four addresses each, some hosts for every process.
+    const first = ((process.pid * MOST_HOSTS + number) % 2 ** 15) * 4
+    this.gateway = benchmarkAddress(first + 1)
+    this.address = benchmarkAddress(first + 2)
     ip('netns', 'add', this.name)
     t.teardown(() => ip('netns', 'delete', this.name))
     ip('link', 'add', this.#cable, 'type', 'veth', 'peer', 'name', 'eth0', 'netns', this.name)
@@ -50,9 +53,9 @@ export class Host {
     for (const device of ['lo', 'eth0']) this.#inside('link', 'set', device, 'up')
   }
 
-  /** What runs a command there. */
+  /** What runs a command there. Not by ip(8), which also gives it copies of all mounts: those of other tests could not be unmounted then. */
   get prefix(): readonly string[] {
-    return ['ip', 'netns', 'exec', this.name]
+    return ['nsenter', `--net=/var/run/netns/${this.name}`]
   }
 
   /** Nothing gets through from now on; neither side is told. */
@@ -87,6 +90,10 @@ export class Host {
   #inside(...args: readonly string[]): void {
     ip('-n', this.name, ...args)
   }
+}
+
+function benchmarkAddress(index: number): string {
+  return `198.${18 + (index >> 16)}.${(index >> 8) & 255}.${index & 255}`
 }
 
 function ip(...args: readonly string[]): void {

@@ -15,6 +15,10 @@ const PREFIX = 'longhorn-attach-'
 const COMMAND_TIMEOUT_MS = 60_000
 const MIB = 1024 * 1024
 
+/** For a shell in a mount namespace of its own: gives up its copies of what tests have mounted, which these could not get rid of else. */
+export const FORGET_MOUNTS_OF_TESTS =
+  `mounts=$(cat /proc/mounts) && echo "$mounts" | while read -r _ path _; do case $path in ${tmpdir()}/*|/run/longhorn/*) umount -l "$path" 2>/dev/null || true;; esac; done`
+
 export class AttachHost {
   readonly root: string
   readonly stateDirectory: string

@@ -22,7 +22,7 @@ await delay(500)
 const {user, system} = process.cpuUsage(before)
 const acceptedWhileFull = accepted
 for (const file of files) closeSync(file)
-const deadline = performance.now() + 5000
+const deadline = performance.now() + 60_000
 while (accepted < clients.length && performance.now() < deadline) await delay(5)
 for (const fd of clients) closeFd(fd)
 await listener.close()
