@@ -60,6 +60,8 @@ export const FEATURE = {
   REPAIR: 'repair',
   /** LayerDigests and the other calls of SyncAgentService that compare and heal frozen layers. */
   SCRUB: 'scrub',
+  /** LayerHealBlocks: many blocks are healed with one call. */
+  SCRUB_RUNS: 'scrub-runs',
   /** BackupRestoreFinish and BackupRestoreCancel of SyncAgentService: a backup is put in its place when the engine says so. */
   RESTORE: 'restore',
 } as const

@@ -292,7 +292,7 @@ export class Replica {
           if (this.#session.current?.volume !== session.volume) throw new LonghornError('INTERRUPTED', 'the replica was closed')
           return step()
         })
-      await this.scrubber.settled()
+      await this.scrubber.healer.settled()
       this.#purge.start(session.volume, exclusive)
     })
   }
@@ -379,7 +379,7 @@ export class Replica {
       await this.close()
       await this.#purge.ended()
       await this.hasher.close()
-      await this.scrubber.settled()
+      await this.scrubber.healer.settled()
     } finally {
       this.#session.dispose()
       this.#lock.close()

@@ -1,11 +1,13 @@
+import {isKind} from '../lib/errors.js'
 import {toInteger, toSize, toText} from '../protocol/grpc/fields.js'
 import {provide, type Service} from '../protocol/grpc/service.js'
-import {SyncAgentServiceDefinition} from '../protocol/proto/generated/sync-agent.js'
-import {MOST_REGIONS, REGION_BYTES} from '../protocol/scrub-units.js'
+import {SyncAgentServiceDefinition, type LayerHealBlocksResponse} from '../protocol/proto/generated/sync-agent.js'
+import {HEAL_OUTCOME, MOST_REGIONS, REGION_BYTES} from '../protocol/scrub-units.js'
 import type {BackupJobs} from './backup/backup-jobs.js'
 import type {RestoreJobs} from './backup/restore-jobs.js'
 import {layerFileOf} from './layer-names.js'
 import type {Replica} from './replica.js'
+import type {HealedBlocks} from './scrub/layer-healer.js'
 import {removeLooseFile, renameLooseFile} from './ssync/loose-files.js'
 import type {SyncAgent} from './ssync/sync-agent.js'
 
@@ -43,16 +45,20 @@ export function syncAgentService(replica: Replica, agent: SyncAgent, backups: Ba
       const {sizeBytes, ...rest} = await scrubber.digests(toLayer(layer), from, toInteger(count, 1, MOST_REGIONS, 'LayerDigests: count'), signal)
       return {size: BigInt(sizeBytes), ...rest}
     },
-    async layerBlocks({layer, region}) {
-      return scrubber.blocks(toLayer(layer), toSize(region, 'LayerBlocks: region'))
+    async layerBlocks({layer, region}, {signal}) {
+      return scrubber.blocks(toLayer(layer), toRegion(region, 'LayerBlocks: region'), signal)
     },
-    async layerRead({layer, offset, length}) {
-      const data = await scrubber.read(toLayer(layer), toSize(offset, 'LayerRead: offset'), toInteger(length, 1, REGION_BYTES, 'LayerRead: length'))
+    async layerRead({layer, offset, length}, {signal}) {
+      const data = await scrubber.read(toLayer(layer), toSize(offset, 'LayerRead: offset'), toInteger(length, 1, REGION_BYTES, 'LayerRead: length'), signal)
       return {data}
     },
-    async layerHeal({layer, offset, data, expected}) {
-      await scrubber.heal(toLayer(layer), toSize(offset, 'LayerHeal: offset'), Buffer.from(data), Buffer.from(expected))
+    async layerHeal({layer, offset, data, expected}, {signal}) {
+      await scrubber.healer.heal(toLayer(layer), toSize(offset, 'LayerHeal: offset'), Buffer.from(data), Buffer.from(expected), signal)
       return {}
+    },
+    async layerHealBlocks({layer, region, which, data, expected, digests}, {signal}) {
+      const contents = {data: Buffer.from(data), expected: Buffer.from(expected), digests: Buffer.from(digests)}
+      return toHealResponse(await scrubber.healer.healBlocks(toLayer(layer), toRegion(region, 'LayerHealBlocks: region'), Buffer.from(which), contents, signal))
     },
     async layerVerify({layer}, {signal}) {
       const matches = await hasher.verify(toLayer(layer), signal)
@@ -161,4 +167,18 @@ export function syncAgentService(replica: Replica, agent: SyncAgent, backups: Ba
 
 function toLayer(name: string): string {
   return layerFileOf(toText(name, 'layer'))
+}
+
+/** Its last byte can be counted exactly, too. */
+function toRegion(value: bigint, what: string): number {
+  toSize((value + 1n) * BigInt(REGION_BYTES), `${what}: its end`)
+  return toSize(value, what)
+}
+
+function toHealResponse({blocks, failures}: HealedBlocks): LayerHealBlocksResponse {
+  const outcomes = Buffer.alloc(blocks.length, HEAL_OUTCOME.HEALED)
+  for (const {block, error} of failures) {
+    outcomes[blocks.indexOf(block)] = isKind(error, 'CONFLICT') ? HEAL_OUTCOME.CHANGED : isKind(error, 'NO_SPACE') ? HEAL_OUTCOME.NO_SPACE : HEAL_OUTCOME.DISK_FAILED
+  }
+  return {outcomes, reasons: failures.map(({error}) => error.message)}
 }

@@ -10,6 +10,10 @@ import {until} from '../support/until.js'
 import {endsAlike, SIZE_BYTES, System, type Replica} from './support/system.js'
 import {BLOCK_BYTES, VerifiedLoad} from './support/verified-load.js'
 
+const DAMAGE = 'damaged'
+/** Within a block. */
+const DAMAGED_AT = 16
+
 interface Rig {
   readonly system: System
   readonly load: VerifiedLoad
@@ -38,15 +42,15 @@ async function rig(t: Test): Promise<Rig> {
   return {system, load, damaged, content}
 }
 
-/** Damages every sixteenth block of `old` that `new` hides. */
+/** Damages every sixteenth block of `old` that `new` hides, and whole runs of such blocks. */
 function damage({directory}: Replica): number {
   const [old, hiding] = ['old', 'new'].map(name => readFileSync(join(directory, `volume-snap-${name}.img`)))
   const holds = (layer: Buffer, block: number): boolean => layer.readUInt32LE(block * BLOCK_BYTES + 12) !== 0
   const fd = openSync(join(directory, 'volume-snap-old.img'), 'r+')
   let count = 0
-  for (let block = 0; block < SIZE_BYTES / BLOCK_BYTES; block += 16) {
-    if (!holds(old!, block) || !holds(hiding!, block)) continue
-    writeSync(fd, 'damaged', block * BLOCK_BYTES + 16)
+  for (let block = 0; block < SIZE_BYTES / BLOCK_BYTES; block++) {
+    if ((block % 16 !== 0 && block % 512 > 200) || !holds(old!, block) || !holds(hiding!, block)) continue
+    writeSync(fd, DAMAGE, block * BLOCK_BYTES + DAMAGED_AT)
     count++
   }
   closeSync(fd)
@@ -97,6 +101,27 @@ async function ends(t: Test, {system, load, content}: Rig): Promise<void> {
   for (const {directory} of system.replicas) t.ok(content.equals(await replicaImage(directory, 'old')), 'the snapshot is what it was')
 }
 
+/** What a kill leaves of `old`: every block is as it was damaged, or as it is to be. */
+function oldOrHealed(t: Test, {damaged, content}: Rig): void {
+  const now = readFileSync(join(damaged.directory, 'volume-snap-old.img'))
+  let [healed, left] = [0, 0]
+  const torn: number[] = []
+  for (let at = 0; at < SIZE_BYTES; at += BLOCK_BYTES) {
+    const block = now.subarray(at, at + BLOCK_BYTES)
+    const right = content.subarray(at, at + BLOCK_BYTES)
+    if (block.equals(right)) {
+      healed++
+      continue
+    }
+    const bad = Buffer.from(right)
+    bad.write(DAMAGE, DAMAGED_AT)
+    if (block.equals(bad)) left++
+    else torn.push(at / BLOCK_BYTES)
+  }
+  t.same(torn, [], 'no block is anything else')
+  t.comment(`${left} blocks are still damaged, ${healed} are not`)
+}
+
 t.test('the replica that is being healed is killed', async t => {
   const all = await rig(t)
   const {system, load, damaged} = all
@@ -108,6 +133,7 @@ t.test('the replica that is being healed is killed', async t => {
   await load.progress(300)
   t.equal(load.errors, 0, 'the initiator does not notice')
   await damaged.daemon.exited
+  oldOrHealed(t, all)
   await system.restart(damaged)
   await system.ask(rpc => rpc.replicaAdd({address: damaged.address, bytesPerSecond: 0n}))
   await ends(t, all)
@@ -125,6 +151,7 @@ t.test('the engine is killed, and the next one heals what is left', async t => {
   await system.startEngine(system.replicas)
   await load.connect(system.socket)
   await load.verifyAll()
+  oldOrHealed(t, all)
   t.same(load.problems, [])
   load.start()
   await ends(t, all)

@@ -37,6 +37,7 @@ const OURS = new Set([
   'LayerBlocks LayerBlocksRequest LayerBlocksResponse',
   'LayerRead LayerReadRequest LayerReadResponse',
   'LayerHeal LayerHealRequest Empty',
+  'LayerHealBlocks LayerHealBlocksRequest LayerHealBlocksResponse',
   'LayerVerify LayerVerifyRequest LayerVerifyResponse',
 ])
 

@@ -44,7 +44,7 @@ t.test('from nothing to closed again', async t => {
   await rpc.replicaCreate({size: `${SIZE_BYTES}`})
   await t.rejects(rpc.replicaCreate({size: `${2 * SIZE_BYTES}`}), {code: 'LH_CONFLICT'})
   const closed = directoryState(directory)
-  t.match(await rpc.replicaOpen({session: 'one'}), {replica: {state: 'open', dirty: true, features: ['flush', 'fua', 'write-zeroes', 'block-status', 'write-atomic', 'snapshot-prepare', 'hello', 'members', 'rebuild', 'repair', 'scrub', 'restore']}})
+  t.match(await rpc.replicaOpen({session: 'one'}), {replica: {state: 'open', dirty: true, features: ['flush', 'fua', 'write-zeroes', 'block-status', 'write-atomic', 'snapshot-prepare', 'hello', 'members', 'rebuild', 'repair', 'scrub', 'scrub-runs', 'restore']}})
   t.match(readFileSync(join(directory, 'volume.meta'), 'utf8'), /"Dirty":true/)
   const peer = await data(t, replica)
   t.match(await ask(peer, {type: FRAME.WRITE, offset: 5n, payload: pattern.at(5, 9000)}), {type: FRAME.RESPONSE})

@@ -1,13 +1,19 @@
 import {parseAddress, type TcpAddress} from '../../lib/address.js'
 import {LonghornError} from '../../lib/errors.js'
+import {FEATURE} from '../../protocol/frame.js'
 import {connect, type RpcClient} from '../../protocol/grpc/client.js'
 import {toSize} from '../../protocol/grpc/fields.js'
 import {SyncAgentServiceDefinition} from '../../protocol/proto/generated/sync-agent.js'
-import {BLOCK_FLAG, BLOCKS_PER_REGION, DIGEST_BYTES} from '../../protocol/scrub-units.js'
+import {BLOCK_FLAG, BLOCKS_PER_REGION, DIGEST_BYTES, HEAL_OUTCOME} from '../../protocol/scrub-units.js'
 import type {ReplicaLink} from '../replica-link.js'
+import {offsetOf, unhealed, type Repair, type Unhealed} from './repair.js'
 import type {BlockCopy} from './verdict.js'
 
 const CALL_TIMEOUT_MS = 600_000
+/** As the digest of a block that cannot be read. */
+const UNREADABLE = Buffer.alloc(DIGEST_BYTES)
+/** Characters of what a replica says about one block. */
+const MOST_REASON = 1000
 
 /** What one replica says of its frozen layers. Errors are those of the calls, and PROTOCOL for answers that make no sense. */
 export class LayerAgent {
@@ -58,8 +64,44 @@ export class LayerAgent {
     return Buffer.from(data)
   }
 
-  async heal(layer: string, offset: number, data: Buffer, expected: Buffer): Promise<void> {
-    await this.#rpc.layerHeal({layer, offset: BigInt(offset), data, expected}, {signal: this.signal})
+  /** Rewrites blocks of a region, ascending. For each, in their order: why not, or undefined when it is healed. */
+  async heal(layer: string, region: number, repairs: readonly Repair[]): Promise<(Unhealed | undefined)[]> {
+    if (this.link.features.includes(FEATURE.SCRUB_RUNS)) return this.#healTogether(layer, region, repairs)
+    const results: (Unhealed | undefined)[] = []
+    for (const repair of repairs) results.push(await this.#healAlone(layer, region, repair))
+    return results
+  }
+
+  async #healTogether(layer: string, region: number, repairs: readonly Repair[]): Promise<(Unhealed | undefined)[]> {
+    const which = Buffer.alloc(BLOCKS_PER_REGION)
+    for (const {block} of repairs) which[block] = 1
+    const request = {
+      layer,
+      region: BigInt(region),
+      which,
+      data: Buffer.concat(repairs.map(({data}) => data)),
+      expected: Buffer.concat(repairs.map(({now}) => now ?? UNREADABLE)),
+      digests: Buffer.concat(repairs.map(({digest}) => digest)),
+    }
+    const {outcomes, reasons} = await this.#rpc.layerHealBlocks(request, {signal: this.signal})
+    let failures = 0
+    const results = Array.from(outcomes, outcome => {
+      if (outcome === HEAL_OUTCOME.HEALED) return undefined
+      return {reason: (reasons[failures++] ?? '').slice(0, MOST_REASON), diskFailed: outcome !== HEAL_OUTCOME.CHANGED}
+    })
+    if (results.length !== repairs.length || failures !== reasons.length || outcomes.some(outcome => outcome > HEAL_OUTCOME.NO_SPACE)) throw this.#nonsense('outcomes')
+    return results
+  }
+
+  /** As replicas want it that cannot do more at once. */
+  async #healAlone(layer: string, region: number, {block, data, now}: Repair): Promise<Unhealed | undefined> {
+    try {
+      await this.#rpc.layerHeal({layer, offset: BigInt(offsetOf(region, block)), data, expected: now ?? UNREADABLE}, {signal: this.signal})
+      return undefined
+    } catch (error) {
+      this.signal.throwIfAborted()
+      return unhealed(error)
+    }
   }
 
   /** The layer's recorded checksum still holds. Reads the layer, once. */

@@ -1,7 +1,7 @@
-import {createHash} from 'node:crypto'
-import {messageOf} from '../../lib/errors.js'
-import {BLOCK_BYTES, BLOCKS_PER_REGION, DIGEST_BYTES, REGION_BYTES} from '../../protocol/scrub-units.js'
+import {BLOCK_BYTES, BLOCKS_PER_REGION} from '../../protocol/scrub-units.js'
+import {readGood, type GoodBlock, type Wanted} from './good-blocks.js'
 import type {LayerAgent} from './layer-agent.js'
+import {offsetOf, unhealed, type Repair, type Unhealed} from './repair.js'
 import {judge, type BlockCopy, type Verdict} from './verdict.js'
 
 /** A range of a layer in which replicas differ. */
@@ -18,25 +18,46 @@ export interface Finding {
   readonly diskFailed: boolean
 }
 
-/** Finds out which blocks of a region differ for somebody who reads them, who is right, and makes the others right. */
+type Wrong = Extract<Verdict, {kind: 'wrong'}>
+
+/** What becomes of the bad blocks of one replica, by their numbers; undefined for one that is healed. */
+type Outcomes = Map<number, Unhealed | undefined>
+
+/**
+ * Finds out which blocks of a region differ for somebody who reads them, who is right, and makes the others right: the good blocks are read in runs, once for
+ * all who need them, and each replica is given all of its own with one call.
+ */
 export async function healRegion(agents: readonly LayerAgent[], layer: string, region: number): Promise<Finding[]> {
   const copies = await Promise.all(agents.map((agent, replica) => agent.blocks(layer, region, replica)))
-  const of = (block: number): BlockCopy[] => copies.map(blocks => blocks[block]!)
-  const verdicts = Array.from({length: BLOCKS_PER_REGION}, (_, block) => judge(of(block)))
-  if (verdicts.some(({kind}) => kind === 'unknown')) {
-    const proven = new Set<number>()
-    for (const [replica, agent] of agents.entries()) if (await agent.verified(layer)) proven.add(replica)
-    for (const [block, {kind}] of verdicts.entries()) if (kind === 'unknown') verdicts[block] = judge(of(block), proven)
-  }
+  const verdicts = await judged(agents, layer, copies)
+  const wrong = new Map<number, Wrong>()
+  for (const [block, verdict] of verdicts.entries()) if (verdict.kind === 'wrong') wrong.set(block, verdict)
+  const good = await goodBlocks(agents, layer, region, wrong, copies)
+  const outcomes: Outcomes[] = []
+  for (const [replica, agent] of agents.entries()) outcomes.push(await heal(agent, layer, region, replica, wrong, good))
   const findings: Finding[] = []
-  for (let block = 0; block < BLOCKS_PER_REGION; block++) {
-    const verdict = verdicts[block]!
-    const at = {layer, offset: region * REGION_BYTES + block * BLOCK_BYTES, length: BLOCK_BYTES, diskFailed: false}
+  for (const [block, verdict] of verdicts.entries()) {
     if (verdict.kind === 'same') continue
-    if (verdict.kind === 'unknown') findings.push({...at, replica: '', healed: false, reason: whyUnknown(verdict)})
-    else for (const bad of verdict.bad) findings.push({...at, replica: agents[bad.replica]!.link.address, ...(await healBlock(agents, verdict.good, bad, at))})
+    const at = {layer, offset: offsetOf(region, block), length: BLOCK_BYTES}
+    if (verdict.kind === 'unknown') {
+      findings.push({...at, replica: '', healed: false, reason: whyUnknown(verdict), diskFailed: false})
+      continue
+    }
+    for (const bad of verdict.bad) {
+      const why = outcomes[bad.replica]!.get(block)
+      findings.push({...at, replica: agents[bad.replica]!.link.address, healed: why === undefined, ...(why ?? {reason: '', diskFailed: false})})
+    }
   }
   return joined(findings)
+}
+
+async function judged(agents: readonly LayerAgent[], layer: string, copies: readonly (readonly BlockCopy[])[]): Promise<Verdict[]> {
+  const of = (block: number): BlockCopy[] => copies.map(blocks => blocks[block]!)
+  const verdicts = Array.from({length: BLOCKS_PER_REGION}, (_, block) => judge(of(block)))
+  if (!verdicts.some(({kind}) => kind === 'unknown')) return verdicts
+  const proven = new Set<number>()
+  for (const [replica, agent] of agents.entries()) if (await agent.verified(layer)) proven.add(replica)
+  return verdicts.map((verdict, block) => (verdict.kind === 'unknown' ? judge(of(block), proven) : verdict))
 }
 
 function whyUnknown({copies}: Extract<Verdict, {kind: 'unknown'}>): string {
@@ -44,30 +65,44 @@ function whyUnknown({copies}: Extract<Verdict, {kind: 'unknown'}>): string {
   return 'there is no majority, and no recorded checksum says which replica is right'
 }
 
-type Healed = Pick<Finding, 'healed' | 'reason' | 'diskFailed'>
-
-async function healBlock(agents: readonly LayerAgent[], good: number, bad: BlockCopy, {layer, offset}: Pick<Finding, 'layer' | 'offset'>): Promise<Healed> {
-  const failed = (reason: string, diskFailed = false): Healed => ({healed: false, reason, diskFailed})
-  if (!bad.held) return failed('the replica lacks the block, its layer has a hole there')
-  let data: Buffer
-  try {
-    data = await agents[good]!.read(layer, offset, BLOCK_BYTES)
-  } catch (error) {
-    return failed(messageOf(error))
+/** Those that somebody is to be given, each from the replica that is right about it. */
+async function goodBlocks(
+  agents: readonly LayerAgent[],
+  layer: string,
+  region: number,
+  wrong: ReadonlyMap<number, Wrong>,
+  copies: readonly (readonly BlockCopy[])[],
+): Promise<Map<number, GoodBlock>> {
+  const found = new Map<number, GoodBlock>()
+  for (const [replica, agent] of agents.entries()) {
+    const wanted: Wanted[] = []
+    for (const [block, {good, digest, bad}] of wrong) if (good === replica && bad.some(({held}) => held)) wanted.push({block, digest})
+    for (const [block, one] of await readGood(agent, layer, region, wanted, copies[replica]!)) found.set(block, one)
   }
-  try {
-    const expected = bad.digest === undefined ? Buffer.alloc(DIGEST_BYTES) : Buffer.from(bad.digest, 'hex')
-    if (createHash('sha256').update(data).digest('hex') === bad.digest) return failed('it has changed since it was compared')
-    await agents[bad.replica]!.heal(layer, offset, data, expected)
-    return {healed: true, reason: '', diskFailed: false}
-  } catch (error) {
-    agents[good]!.signal.throwIfAborted()
-    return failed(messageOf(error), isDiskFailure(error))
-  }
+  return found
 }
 
-function isDiskFailure(error: unknown): boolean {
-  return error instanceof Error && 'code' in error && (error.code === 'LH_IO' || error.code === 'LH_NO_SPACE')
+async function heal(agent: LayerAgent, layer: string, region: number, replica: number, wrong: ReadonlyMap<number, Wrong>, good: ReadonlyMap<number, GoodBlock>): Promise<Outcomes> {
+  const outcomes: Outcomes = new Map()
+  const failed = (block: number, reason: string): unknown => outcomes.set(block, {reason, diskFailed: false})
+  const repairs: Repair[] = []
+  for (const [block, {digest, bad}] of wrong) {
+    const copy = bad.find(one => one.replica === replica)
+    if (copy === undefined) continue
+    const one = good.get(block)
+    if (!copy.held || one === undefined) failed(block, 'the replica lacks the block, its layer has a hole there')
+    else if ('reason' in one) failed(block, one.reason)
+    else repairs.push({block, data: one.data, digest: Buffer.from(digest, 'hex'), now: copy.digest === undefined ? undefined : Buffer.from(copy.digest, 'hex')})
+  }
+  if (repairs.length === 0) return outcomes
+  try {
+    const results = await agent.heal(layer, region, repairs)
+    for (const [index, {block}] of repairs.entries()) outcomes.set(block, results[index])
+  } catch (error) {
+    agent.signal.throwIfAborted()
+    for (const {block} of repairs) outcomes.set(block, unhealed(error))
+  }
+  return outcomes
 }
 
 /** Neighbouring blocks with the same fate as one. */

@@ -172,7 +172,10 @@ export class Scrub {
     const regions = Math.ceil(sizeBytes / REGION_BYTES)
     for (let first = 0; first < regions; first += REGIONS_PER_CALL) {
       const count = Math.min(REGIONS_PER_CALL, regions - first)
-      for (const region of await differing(agents, layer, first, count)) this.#note(await healRegion(agents, layer, region))
+      for (const region of await differing(agents, layer, first, count)) {
+        this.#note(await healRegion(agents, layer, region))
+        progress((region + 1) / regions)
+      }
       progress((first + count) / regions)
     }
   }

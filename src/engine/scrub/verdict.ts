@@ -12,8 +12,8 @@ export interface BlockCopy {
 
 export type Verdict =
   | {readonly kind: 'same'}
-  /** `good` has what is right, `bad` have not. */
-  | {readonly kind: 'wrong'; readonly good: number; readonly bad: readonly BlockCopy[]}
+  /** `good` has what is right, which is what `digest` says; `bad` have not. */
+  | {readonly kind: 'wrong'; readonly good: number; readonly digest: string; readonly bad: readonly BlockCopy[]}
   /** They differ, and there is no telling which is right, for all that checksums were not asked yet or do not help. */
   | {readonly kind: 'unknown'; readonly copies: readonly BlockCopy[]}
 
@@ -35,6 +35,7 @@ export function judge(copies: readonly BlockCopy[], proven: ReadonlySet<number> 
   return {kind: 'unknown', copies}
 }
 
+/** The copy that is right can be read. */
 function wrong(copies: readonly BlockCopy[], {digest, replica}: BlockCopy): Verdict {
-  return {kind: 'wrong', good: replica, bad: copies.filter(copy => copy.digest !== digest)}
+  return {kind: 'wrong', good: replica, digest: digest!, bad: copies.filter(copy => copy.digest !== digest)}
 }

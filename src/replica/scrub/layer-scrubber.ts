@@ -1,30 +1,22 @@
 import {createHash} from 'node:crypto'
-import {open} from 'node:fs/promises'
-import {join} from 'node:path'
 import {errnoOf, LonghornError} from '../../lib/errors.js'
 import {BLOCK_BYTES, BLOCK_FLAG, BLOCKS_PER_REGION, DIGEST_BYTES, MOST_REGIONS, REGION_BYTES, REGION_STATE} from '../../protocol/scrub-units.js'
 import {ioFailure} from '../io-failure.js'
 import {isHeadName} from '../layer-names.js'
 import {Pace} from '../purge/copy-data.js'
-import {readFromDisk} from '../read-back.js'
 import type {ReplicaVolume} from '../replica-volume.js'
 import {LayerFiles, readPadded} from './layer-files.js'
+import {LayerHealer} from './layer-healer.js'
+import {blocksAt, RegionBlocks, SLICE_BYTES, type BlockDigests} from './region-blocks.js'
 
-/** The share of the time that reading may take: the volume is being used meanwhile. */
+/** The share of the time that reading and healing may take: the volume is being used meanwhile. */
 const SHARE = 0.5
-/** Hashing it takes the event loop less than a millisecond. */
-const SLICE_BYTES = 256 * 1024
 
 export interface RegionDigests {
   /** Of the layer's file. */
   readonly sizeBytes: number
   readonly digests: Buffer
   readonly states: Buffer
-}
-
-export interface BlockDigests {
-  readonly flags: Buffer
-  readonly digests: Buffer
 }
 
 /** What the scrubber needs to know of its replica. */
@@ -34,18 +26,14 @@ export interface ScrubbedReplica {
   readonly isPurging: boolean
 }
 
-/** Tells an engine what the frozen layers of this replica hold, and rewrites what is wrong in them. */
+/** Tells an engine what the frozen layers of this replica hold, and has what is wrong in them rewritten. */
 export class LayerScrubber {
+  readonly healer: LayerHealer
   readonly #replica: ScrubbedReplica
-  #healing: Promise<unknown> = Promise.resolve()
 
   constructor(replica: ScrubbedReplica) {
     this.#replica = replica
-  }
-
-  /** Resolves when nothing is being rewritten: layers may be merged then. */
-  async settled(): Promise<void> {
-    await this.#healing
+    this.healer = new LayerHealer(replica, SHARE)
   }
 
   /** Digests of `count` regions from `first` on; what lies behind the end of the layer holds nothing. NOT_FOUND, USAGE, IO, the signal's reason. */
@@ -68,89 +56,28 @@ export class LayerScrubber {
   }
 
   /** What is read through a layer and those below it, block by block. Errors as those of digests(). */
-  async blocks(layer: string, region: number): Promise<BlockDigests> {
+  async blocks(layer: string, region: number, signal: AbortSignal): Promise<BlockDigests> {
     await using files = new LayerFiles(this.#replica.openVolume)
     files.getFrozen(layer)
-    const result = await blockDigests(files, layer, region, 0, BLOCKS_PER_REGION)
+    const found = await RegionBlocks.find(files, layer, region)
+    const result = await found.digests([...Array(BLOCKS_PER_REGION).keys()], new Pace(SHARE, signal))
     const visible = await visibleFrom(files, layer, region)
     for (const [index, one] of visible.entries()) if (one === 1) result.flags[index]! |= BLOCK_FLAG.VISIBLE
     return result
   }
 
   /** What is read through a layer and those below it: whole blocks of one region. Errors as those of digests(). */
-  async read(layer: string, offset: number, length: number): Promise<Buffer> {
-    const region = checkBlocks(offset, length)
+  async read(layer: string, offset: number, length: number, signal: AbortSignal): Promise<Buffer> {
+    const {region, blocks} = blocksAt(offset, length)
     await using files = new LayerFiles(this.#replica.openVolume)
     files.getFrozen(layer)
-    const holders = await resolve(files, layer, region)
-    const data = Buffer.alloc(length)
-    for (let done = 0; done < length; done += BLOCK_BYTES) {
-      const holder = holders[(offset + done - region * REGION_BYTES) / BLOCK_BYTES]
-      if (holder === undefined) continue
-      try {
-        await readBlock(files, holder, data.subarray(done, done + BLOCK_BYTES), offset + done)
-      } catch (error) {
-        throw ioFailure(`reading ${BLOCK_BYTES} bytes at ${offset + done} from ${holder}`, error)
-      }
-    }
+    const found = await RegionBlocks.find(files, layer, region)
+    const data = Buffer.allocUnsafe(length)
+    await found.read(blocks, new Pace(SHARE, signal), (block, bytes, failure) => {
+      if (bytes === undefined) throw ioFailure(`reading ${BLOCK_BYTES} bytes at ${found.offsetOf(block)} from ${found.holders[block]}`, failure)
+      bytes.copy(data, found.offsetOf(block) - offset)
+    })
     return data
-  }
-
-  /**
-   * Rewrites blocks of a layer, durably, and reads them back. `expected` is the digest of each as it is, zeros for one that cannot be
-   * read: that may also lie in a removed layer below. CONFLICT when one is something else, or is not held by the layer: nothing is
-   * changed then. BUSY during a purge, IO, NO_SPACE.
-   */
-  heal(layer: string, offset: number, data: Buffer, expected: Buffer): Promise<void> {
-    const healed = this.#healing.then(() => this.#heal(layer, offset, data, expected))
-    this.#healing = healed.catch(() => undefined)
-    return healed
-  }
-
-  async #heal(layer: string, offset: number, data: Buffer, expected: Buffer): Promise<void> {
-    const region = checkBlocks(offset, data.length)
-    if (expected.length !== (data.length / BLOCK_BYTES) * DIGEST_BYTES) throw new LonghornError('USAGE', `${expected.length} bytes are not the digests of ${data.length} bytes`)
-    const volume = this.#replica.openVolume
-    this.#checkNoPurge()
-    await using files = new LayerFiles(volume)
-    files.getFrozen(layer)
-    const first = (offset - region * REGION_BYTES) / BLOCK_BYTES
-    const now = await blockDigests(files, layer, region, first, data.length / BLOCK_BYTES)
-    for (let index = 0; index * BLOCK_BYTES < data.length; index++) {
-      const flags = now.flags[index]!
-      const digest = now.digests.subarray(index * DIGEST_BYTES, (index + 1) * DIGEST_BYTES)
-      const wanted = expected.subarray(index * DIGEST_BYTES, (index + 1) * DIGEST_BYTES)
-      if ((flags & BLOCK_FLAG.HELD) === 0 || !digest.equals(wanted)) throw new LonghornError('CONFLICT', `${layer} has changed at ${offset + index * BLOCK_BYTES} since it was compared`)
-    }
-    const holders = await resolve(files, layer, region)
-    this.#checkNoPurge()
-    for (let done = 0; done < data.length; ) {
-      const holder = holders[first + done / BLOCK_BYTES]!
-      let end = done
-      while (end < data.length && holders[first + end / BLOCK_BYTES] === holder) end += BLOCK_BYTES
-      await rewrite(files, holder, offset + done, data.subarray(done, end))
-      done = end
-    }
-  }
-
-  /** A purge that is asked for from now on waits for settled(). */
-  #checkNoPurge(): void {
-    if (this.#replica.isPurging) throw new LonghornError('BUSY', 'the replica is purging: what it merges cannot be healed meanwhile')
-  }
-}
-
-/** Up to the end of the layer. Throws IO, NO_SPACE. */
-async function rewrite(files: LayerFiles, layer: string, offset: number, data: Buffer): Promise<void> {
-  const path = join(files.volume.directory.path, layer)
-  const bytes = data.subarray(0, Math.min(data.length, files.get(layer).sizeBytes - offset))
-  try {
-    await using file = await open(path, 'r+')
-    for (let done = 0; done < bytes.length; ) done += (await file.write(bytes, done, bytes.length - done, offset + done)).bytesWritten
-    await file.datasync()
-    const back = await readFromDisk(path, bytes.length, offset)
-    if (!back.equals(bytes)) throw new LonghornError('IO', `${layer} gives back something else than what was written to it: its disk is failing`)
-  } catch (error) {
-    throw ioFailure(`healing ${bytes.length} bytes at ${offset} of ${layer}`, error)
   }
 }
 
@@ -179,58 +106,6 @@ async function regionDigest(files: LayerFiles, layer: string, region: number, he
 }
 
 /**
- * What is read in `count` blocks of a region from its block `first` on: whether the layer holds them, and their digests. A block that
- * cannot be read and lies in a removed layer below counts as held: the others may have merged that layer, so that only this one is compared.
- */
-async function blockDigests(files: LayerFiles, layer: string, region: number, first: number, count: number): Promise<BlockDigests> {
-  const holders = await resolve(files, layer, region)
-  const flags = Buffer.alloc(count)
-  const digests = Buffer.alloc(count * DIGEST_BYTES)
-  const block = Buffer.allocUnsafe(BLOCK_BYTES)
-  for (let index = 0; index < count; index++) {
-    const holder = holders[first + index]
-    if (holder === layer) flags[index] = BLOCK_FLAG.HELD
-    try {
-      if (holder === undefined) block.fill(0)
-      else await readBlock(files, holder, block, region * REGION_BYTES + (first + index) * BLOCK_BYTES)
-      sha256(block).copy(digests, index * DIGEST_BYTES)
-    } catch (error) {
-      if (errnoOf(error) !== 'EIO') throw ioFailure(`reading ${holder}`, error)
-      flags[index]! |= BLOCK_FLAG.UNREADABLE
-      if (holder !== undefined && files.get(holder).meta.removed) flags[index]! |= BLOCK_FLAG.HELD
-    }
-  }
-  return {flags, digests}
-}
-
-/** A block beside a bad one counts as good. */
-async function readBlock(files: LayerFiles, layer: string, block: Buffer, offset: number): Promise<void> {
-  try {
-    await readPadded(await files.file(layer), block, offset)
-  } catch (error) {
-    const bytes = Math.min(block.length, files.get(layer).sizeBytes - offset)
-    if (errnoOf(error) !== 'EIO' || bytes <= 0) throw error
-    const direct = await readFromDisk(join(files.volume.directory.path, layer), bytes, offset)
-    block.fill(0).set(direct)
-  }
-}
-
-/** The layer that each block of a region is read from, seen from `layer`. */
-async function resolve(files: LayerFiles, layer: string, region: number): Promise<(string | undefined)[]> {
-  const holders = new Array<string | undefined>(BLOCKS_PER_REGION).fill(undefined)
-  let missing = BLOCKS_PER_REGION
-  for (let file = layer; file !== '' && missing > 0; file = files.get(file).meta.parent) {
-    const held = await files.held(file, region)
-    for (const [index, one] of held.entries()) {
-      if (one !== 1 || holders[index] !== undefined) continue
-      holders[index] = file
-      missing--
-    }
-  }
-  return holders
-}
-
-/**
  * 1 for each block that somebody can read through this layer: it is a snapshot that is kept or the head, or one above it is and nothing
  * in between hides the block. What a purge has not given back yet, or merged on one replica and not yet on another, is hidden.
  */
@@ -245,15 +120,4 @@ async function visibleFrom(files: LayerFiles, file: string, region: number): Pro
     for (const [index, one] of through.entries()) if (one === 1 && held[index] === 0) visible[index] = 1
   }
   return visible
-}
-
-/** The region that the blocks are in. Throws USAGE when they are not whole ones of one region. */
-function checkBlocks(offset: number, length: number): number {
-  const region = Math.floor(offset / REGION_BYTES)
-  if (offset % BLOCK_BYTES === 0 && length % BLOCK_BYTES === 0 && length > 0 && offset + length <= (region + 1) * REGION_BYTES) return region
-  throw new LonghornError('USAGE', `${length} bytes at ${offset} are not whole blocks of one region of ${REGION_BYTES} bytes`)
-}
-
-function sha256(bytes: Buffer): Buffer {
-  return createHash('sha256').update(bytes).digest()
 }

@@ -24,6 +24,8 @@ export const MESSAGES: Readonly<Record<string, string>> = {
   LayerReadRequest: '1000:string layer 1001:int64 offset 1002:int32 length',
   LayerReadResponse: '1000:bytes data',
   LayerHealRequest: '1000:string layer 1001:int64 offset 1002:bytes data 1003:bytes expected',
+  LayerHealBlocksRequest: '1000:string layer 1001:int64 region 1002:bytes which 1003:bytes data 1004:bytes expected 1005:bytes digests',
+  LayerHealBlocksResponse: '1000:bytes outcomes 1001:repeated string reasons',
   LayerVerifyRequest: '1000:string layer',
   LayerVerifyResponse: '1000:bool recorded 1001:bool matches',
   VolumeStartRequest: '1:repeated string replicaAddresses 2:int64 size 3:int64 currentSize',

@@ -60,6 +60,26 @@ export interface LayerHealRequest {
   expected: Buffer;
 }
 
+export interface LayerHealBlocksRequest {
+  layer: string;
+  region: bigint;
+  /** A byte per block of the region: 1 for those that are to be healed. What follows has these in ascending order. */
+  which: Buffer;
+  /** Whole blocks. */
+  data: Buffer;
+  /** The digest of each block as it is now, zeros for one that cannot be read: what is something else meanwhile stays. */
+  expected: Buffer;
+  /** The digest of each block of `data`. */
+  digests: Buffer;
+}
+
+export interface LayerHealBlocksResponse {
+  /** A byte per block of the request. 0: it is healed, durably. 1: it is something else than was expected, and stays so. 2: the disk refuses it. 3: there is no room. */
+  outcomes: Buffer;
+  /** Why not, for each that is not healed, in this order. */
+  reasons: string[];
+}
+
 export interface LayerVerifyRequest {
   layer: string;
 }
@@ -735,6 +755,174 @@ export const LayerHealRequest: MessageFns<LayerHealRequest> = {
             }
 
             message.expected = Buffer.from(reader.bytes());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBaseLayerHealBlocksRequest(): LayerHealBlocksRequest {
+  return {
+    layer: "",
+    region: 0n,
+    which: Buffer.alloc(0),
+    data: Buffer.alloc(0),
+    expected: Buffer.alloc(0),
+    digests: Buffer.alloc(0),
+  };
+}
+
+export const LayerHealBlocksRequest: MessageFns<LayerHealBlocksRequest> = {
+  encode(message: LayerHealBlocksRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.layer !== "") {
+      writer.uint32(8002).string(message.layer);
+    }
+    if (message.region !== 0n) {
+      if (BigInt.asIntN(64, message.region) !== message.region) {
+        throw new globalThis.Error("value provided for field message.region of type int64 too large");
+      }
+      writer.uint32(8008).int64(message.region);
+    }
+    if (message.which.length !== 0) {
+      writer.uint32(8018).bytes(message.which);
+    }
+    if (message.data.length !== 0) {
+      writer.uint32(8026).bytes(message.data);
+    }
+    if (message.expected.length !== 0) {
+      writer.uint32(8034).bytes(message.expected);
+    }
+    if (message.digests.length !== 0) {
+      writer.uint32(8042).bytes(message.digests);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): LayerHealBlocksRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseLayerHealBlocksRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1000: {
+            if (tag !== 8002) {
+              break;
+            }
+
+            message.layer = reader.string();
+            continue;
+          }
+          case 1001: {
+            if (tag !== 8008) {
+              break;
+            }
+
+            message.region = reader.int64() as bigint;
+            continue;
+          }
+          case 1002: {
+            if (tag !== 8018) {
+              break;
+            }
+
+            message.which = Buffer.from(reader.bytes());
+            continue;
+          }
+          case 1003: {
+            if (tag !== 8026) {
+              break;
+            }
+
+            message.data = Buffer.from(reader.bytes());
+            continue;
+          }
+          case 1004: {
+            if (tag !== 8034) {
+              break;
+            }
+
+            message.expected = Buffer.from(reader.bytes());
+            continue;
+          }
+          case 1005: {
+            if (tag !== 8042) {
+              break;
+            }
+
+            message.digests = Buffer.from(reader.bytes());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBaseLayerHealBlocksResponse(): LayerHealBlocksResponse {
+  return { outcomes: Buffer.alloc(0), reasons: [] };
+}
+
+export const LayerHealBlocksResponse: MessageFns<LayerHealBlocksResponse> = {
+  encode(message: LayerHealBlocksResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.outcomes.length !== 0) {
+      writer.uint32(8002).bytes(message.outcomes);
+    }
+    for (const v of message.reasons) {
+      writer.uint32(8010).string(v!);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): LayerHealBlocksResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseLayerHealBlocksResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1000: {
+            if (tag !== 8002) {
+              break;
+            }
+
+            message.outcomes = Buffer.from(reader.bytes());
+            continue;
+          }
+          case 1001: {
+            if (tag !== 8010) {
+              break;
+            }
+
+            message.reasons.push(reader.string());
             continue;
           }
         }
@@ -3437,6 +3625,15 @@ export const SyncAgentServiceDefinition = {
       requestType: LayerHealRequest as typeof LayerHealRequest,
       requestStream: false,
       responseType: Empty as typeof Empty,
+      responseStream: false,
+      options: {},
+    },
+    /** Ours (feature scrub-runs): heals many blocks of a region, wherever they lie in it, with one sync. What the disk refuses as a whole is written block by block. */
+    layerHealBlocks: {
+      name: "LayerHealBlocks",
+      requestType: LayerHealBlocksRequest as typeof LayerHealBlocksRequest,
+      requestStream: false,
+      responseType: LayerHealBlocksResponse as typeof LayerHealBlocksResponse,
       responseStream: false,
       options: {},
     },
