@@ -1,10 +1,13 @@
 // A replica on a disk that returns errors, under a load that knows what it has been promised. The other replicas are on a good one.
-import {rmSync} from 'node:fs'
+import {closeSync, openSync, rmSync} from 'node:fs'
 import {connect} from 'node:net'
 import {join} from 'node:path'
 import t, {type Test} from 'tap'
+import {scannerFor} from '../../src/lib/sys/file-extents.js'
 import {FRAME} from '../../src/protocol/frame.js'
 import {ReplicaMode} from '../../src/protocol/proto/generated/controller.js'
+import {without, type Range} from '../../src/replica/purge/copy-data.js'
+import {blocksIn} from '../../src/replica/rebuild/region-digest.js'
 import type {Random} from '../replica/support/random.js'
 import {FramePeer} from '../support/frames.js'
 import {until} from '../support/until.js'
@@ -21,6 +24,16 @@ async function readAtOnce(t: Test, peer: FramePeer, random: Random, from: number
   const count = (to - from) / size
   for (let sequence = 0; sequence < count; sequence++) peer.send({sequence, type: FRAME.READ, offset: BigInt(from + random.below(count) * size), size})
   for (let answers = 0; answers < count; answers++) if ((await peer.next(60_000)).type !== FRAME.RESPONSE) t.fail('a read failed')
+}
+
+/** Where a layer has data within a range. */
+function dataIn(file: string, range: Range): Range[] {
+  const fd = openSync(file, 'r')
+  try {
+    return blocksIn(scannerFor(fd), fd, range)
+  } finally {
+    closeSync(fd)
+  }
 }
 
 for (const kind of ['ext4', 'xfs'] as const) {
@@ -56,8 +69,12 @@ t.test('bad sectors, in the head and in a snapshot: they are rewritten, and the 
   await load.stop()
   const head = join(bad.directory, 'volume-head-001.img')
   const frozen = join(bad.directory, 'volume-snap-below.img')
+  const wide = {offset: 8 * MIB, length: 4 * MIB}
+  // What the head hides is never read.
+  const shown = without(dataIn(frozen, wide), dataIn(head, wide)).slice(0, 8)
+  t.ok(shown.length > 0)
   await disk.damage(head, 4 * MIB, 64 * BLOCK)
-  await disk.damage(frozen, 8 * MIB, 64 * BLOCK)
+  for (const {offset, length} of shown) await disk.damage(frozen, offset, Math.min(length, 8 * BLOCK))
   const reader = new FramePeer(connect(system.socket))
   t.teardown(() => reader.socket.destroy())
   await until(async () => {
