@@ -1,12 +1,11 @@
 // Which test file is run when, and how many are at once. Only Node's own modules here.
 import {existsSync, readFileSync, writeFileSync} from 'node:fs'
-import {availableParallelism, cpus} from 'node:os'
+import {availableParallelism} from 'node:os'
 
 /** Files that take less are not written down: they do not matter for the order. */
 const WORTH_RECORDING_S = 3
-const LOOK_EVERY_MS = 1000
-/** Of all processors since the last look: with more than that idle, another file is started. */
-const IDLE_SHARE = 0.25
+/** Each of these has many processes, disks and networks of its own: one of them at a time, beside one of the others. */
+const HEAVY = /^test\/(peers|crash)\//
 
 /**
  * The longest first, so that none of them is left for the end; those of which nothing is known come after, by name.
@@ -18,59 +17,34 @@ export function inOrder(files, durations) {
 }
 
 /**
- * Runs all of them, begun in this order. Many files spend most of their time with waiting: there is always one for each of two processors, and
- * up to twice as many as long as the machine, whoever else may use it, has little to do.
- * LONGHORN_TEST_JOBS says how many there are instead.
+ * Runs all of them, begun in this order, two at a time where there are two processors. LONGHORN_TEST_JOBS says how many instead.
  * @param {string[]} files
  * @param {(file: string) => Promise<void>} run
  */
-export function runAll(files, run) {
-  const {least, most} = limits()
+export async function runAll(files, run) {
+  const jobs = Number(process.env.LONGHORN_TEST_JOBS) || Math.min(2, availableParallelism())
   const waiting = [...files]
-  const idleShare = idleMeter()
-  let running = 0
-  return new Promise((resolve, reject) => {
-    const begin = () => {
-      running += 1
-      run(waiting.shift()).then(ended, reject)
+  /** The end of the heavy one that runs. */
+  let heavy
+  const lane = async () => {
+    while (waiting.length > 0) {
+      const at = heavy === undefined ? 0 : waiting.findIndex(file => !HEAVY.test(file))
+      if (at === -1) {
+        await heavy
+        continue
+      }
+      const [file] = waiting.splice(at, 1)
+      const ended = run(file)
+      if (!HEAVY.test(file)) {
+        await ended
+        continue
+      }
+      heavy = ended
+      await ended
+      heavy = undefined
     }
-    const ended = () => {
-      running -= 1
-      fill()
-    }
-    const fill = () => {
-      while (running < least && waiting.length > 0) begin()
-      if (running > 0) return
-      clearInterval(timer)
-      resolve()
-    }
-    const timer = setInterval(() => {
-      if (idleShare() > IDLE_SHARE && running < most && waiting.length > 0) begin()
-    }, LOOK_EVERY_MS)
-    fill()
-  })
-}
-
-function limits() {
-  const asked = Number(process.env.LONGHORN_TEST_JOBS)
-  if (asked > 0) return {least: asked, most: asked}
-  const least = Math.min(2, availableParallelism())
-  return {least, most: 2 * least}
-}
-
-/** Gives, each time, how much of all processors has been idle since the last time. Waiting for a disk does not count as idle. */
-function idleMeter() {
-  let last = {idle: idleMs(), at: performance.now()}
-  return () => {
-    const now = {idle: idleMs(), at: performance.now()}
-    const share = (now.idle - last.idle) / (now.at - last.at) / cpus().length
-    last = now
-    return share
   }
-}
-
-function idleMs() {
-  return cpus().reduce((sum, {times}) => sum + times.idle, 0)
+  await Promise.all(Array.from({length: jobs}, lane))
 }
 
 /** How long files took on some machine, in seconds; nothing where that was never written down. */

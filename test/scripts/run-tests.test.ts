@@ -141,6 +141,22 @@ t.test('a file that waits does not keep others from being run', async t => {
   t.match(await runTests(t, files, {env: {LONGHORN_TEST_JOBS: '2'}}), {exitCode: 0, closing: '2 passed, 0 failed, 0 skipped'})
 })
 
+t.test('of those with many processes one runs at a time, beside one of the others', async t => {
+  const alone = `
+    import {existsSync, rmSync, writeFileSync} from 'node:fs'
+    import t from 'tap'
+    t.test('is alone', async t => {
+      t.notOk(existsSync('heavy'))
+      writeFileSync('heavy', '')
+      await new Promise(resolve => setTimeout(resolve, 300))
+      rmSync('heavy')
+    })`
+  const files = {'test/peers/a.test.ts': alone, 'test/crash/b.test.ts': alone, 'test/peers/c.test.ts': alone, 'test/d.test.ts': PASSING, 'test/e.test.ts': PASSING}
+  for (const jobs of ['1', '2', '3']) {
+    t.match(await runTests(t, files, {durations: {'test/crash/b.test.ts': 9}, env: {LONGHORN_TEST_JOBS: jobs}}), {exitCode: 0, closing: '9 passed, 0 failed, 0 skipped'})
+  }
+})
+
 t.test('every file whose duration is written down exists', async t => {
   const durations = JSON.parse(readFileSync(join(projectRoot, 'scripts/test-durations.json'), 'utf8')) as Record<string, number>
   t.same(Object.keys(durations).filter(file => !existsSync(join(projectRoot, file))), [])
