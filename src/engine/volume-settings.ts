@@ -49,8 +49,10 @@ async function pushAll(control: ReplicaControl, link: ReplicaLink, settings: Vol
 export async function setUnmapMark(members: Members, settings: VolumeSettings, enabled: boolean): Promise<void> {
   settings.unmapMarkSnapChainRemoved = enabled
   const {volume, control} = members
+  // One that refuses may be out by the time all have answered.
+  const asked = volume.members.length
   const refused = await onEach(members, link => control(link).setUnmapMark(enabled))
-  if (refused.length > 0 && refused.length === volume.members.length) throw refused[0]!.reason
+  if (refused.length > 0 && refused.length === asked) throw refused[0]!.reason
   for (const {link, reason} of refused) {
     volume.fail(link, new LonghornError('IO', `replica ${link.address}: unmap-mark-snap-chain-removed: ${reason.message}`, {}, {cause: reason}))
   }
