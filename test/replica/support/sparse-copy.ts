@@ -1,5 +1,6 @@
-import {closeSync, constants, fstatSync, ftruncateSync, linkSync, lstatSync, mkdirSync, openSync, readdirSync, readSync, writeSync} from 'node:fs'
+import {closeSync, constants, fstatSync, ftruncateSync, linkSync, lstatSync, mkdirSync, openSync, readdirSync, readSync, rmSync, writeSync} from 'node:fs'
 import {join} from 'node:path'
+import {errnoOf} from '../../../src/lib/errors.js'
 import {scannerFor} from '../../../src/lib/sys/file-extents.js'
 
 export const BLOCK = 4096
@@ -48,8 +49,23 @@ export function writeImage(path: string, {size, blocks}: FileImage): void {
   }
 }
 
-/** Copies a directory of files as it is at this moment, with holes and second names: what a process leaves that is killed now. */
+/**
+ * Copies a directory of files as it is at this moment, with holes and second names: what a process leaves that is killed now. What that
+ * has begun in its thread pool may still come to its end meanwhile: a name that goes away under the copy begins it anew.
+ */
 export function copyDirectory(from: string, to: string): void {
+  for (let left = 10; ; left--) {
+    try {
+      copyOnce(from, to)
+      return
+    } catch (error) {
+      if (errnoOf(error) !== 'ENOENT' || left === 0) throw error
+      rmSync(to, {recursive: true})
+    }
+  }
+}
+
+function copyOnce(from: string, to: string): void {
   mkdirSync(to, 0o700)
   const known = new Map<bigint, string>()
   for (const name of readdirSync(from)) {
