@@ -1,4 +1,5 @@
 import {LonghornError} from '../lib/errors.js'
+import {reactor} from '../lib/net/reactor.js'
 import type {Slab} from '../lib/net/slab.js'
 import type {RepeatLog} from '../lib/repeat-log.js'
 import {ERRNO, OP, type Io} from '../protocol/block-device.js'
@@ -115,6 +116,8 @@ export class WritePath {
     io.flushing = true
     io.error = 0
     io.succeeded = 0
+    // Nobody is to blame, in the flush, for what the request before it took.
+    io.startedAt = reactor.time()
     this.flush(io)
   }
 

@@ -4,9 +4,8 @@ import {join} from 'node:path'
 import t, {type Test} from 'tap'
 import {Scrub} from '../../src/engine/scrub/scrub.js'
 import {judge, type BlockCopy} from '../../src/engine/scrub/verdict.js'
-import {connect, type RpcClient} from '../../src/protocol/grpc/client.js'
-import {ControllerServiceDefinition, type VolumeScrubStatusResponse} from '../../src/protocol/proto/generated/controller.js'
-import {SyncAgentServiceDefinition} from '../../src/protocol/proto/generated/sync-agent.js'
+import {connect} from '../../src/protocol/grpc/client.js'
+import {ControllerServiceDefinition} from '../../src/protocol/proto/generated/controller.js'
 import {changeTime} from '../../src/replica/hash/checksum-file.js'
 import {memoryLog} from './support/fake-replicas.js'
 import {Pattern} from '../support/pattern.js'
@@ -14,6 +13,7 @@ import {read, write} from '../support/request.js'
 import {shortDir} from '../support/short-dir.js'
 import {until} from '../support/until.js'
 import {engineOptions, runEngine, runReplicas, type RunningReplica} from './support/running.js'
+import {agent, fileOf, scrub} from './support/scrubbing.js'
 
 const BLOCK = 4096
 const pattern = new Pattern()
@@ -32,23 +32,6 @@ async function rig(t: Test, count: number) {
   await write(engine.volume, 8 * BLOCK, pattern.at(100, 16 * BLOCK))
   await rpc.volumeSnapshot({name: 'b'})
   return {replicas, engine, rpc, volume: engine.volume}
-}
-
-async function scrub(rpc: RpcClient<typeof ControllerServiceDefinition>): Promise<VolumeScrubStatusResponse> {
-  await rpc.volumeScrub({})
-  let status = await rpc.volumeScrubStatus({})
-  await until(async () => (status = await rpc.volumeScrubStatus({})).state !== 'in_progress', 'it is scrubbed', 60_000)
-  return status
-}
-
-function agent(t: Test, {server}: RunningReplica): RpcClient<typeof SyncAgentServiceDefinition> {
-  const rpc = connect(SyncAgentServiceDefinition, {peer: 'sync agent', address: {...server.address, port: server.address.port + 2}})
-  t.teardown(() => rpc.destroy())
-  return rpc
-}
-
-function fileOf({directory}: RunningReplica, snapshot: string): string {
-  return join(directory, `volume-snap-${snapshot}.img`)
 }
 
 function damage(replica: RunningReplica, snapshot: string, block: number, bytes = 'damaged'): void {

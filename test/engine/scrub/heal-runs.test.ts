@@ -1,26 +1,23 @@
 // Replicas in whose files much is damaged at once.
 import {createHash} from 'node:crypto'
 import {closeSync, openSync, readFileSync, writeSync} from 'node:fs'
-import {join} from 'node:path'
 import t, {type Test} from 'tap'
 import {isKind} from '../../../src/lib/errors.js'
 import {FEATURE} from '../../../src/protocol/frame.js'
-import {connect, type RpcClient} from '../../../src/protocol/grpc/client.js'
-import {ControllerServiceDefinition, type VolumeScrubStatusResponse} from '../../../src/protocol/proto/generated/controller.js'
-import {SyncAgentServiceDefinition} from '../../../src/protocol/proto/generated/sync-agent.js'
+import {connect} from '../../../src/protocol/grpc/client.js'
+import {ControllerServiceDefinition} from '../../../src/protocol/proto/generated/controller.js'
 import {Pattern} from '../../support/pattern.js'
 import {replicaImage} from '../../support/replica-image.js'
 import {read, write} from '../../support/request.js'
 import {shortDir} from '../../support/short-dir.js'
 import {until} from '../../support/until.js'
 import {engineOptions, runEngine, runReplicas, type RunningReplica} from '../support/running.js'
+import {agent, fileOf, scrub, scrubbed} from '../support/scrubbing.js'
 
 const BLOCK = 4096
 const REGION = 256
 const MIB = 1024 * 1024
 const pattern = new Pattern()
-
-type Engine = RpcClient<typeof ControllerServiceDefinition>
 
 async function rig(t: Test, sizeBytes: number) {
   const replicas = await runReplicas(t, shortDir(t), 3, sizeBytes)
@@ -34,27 +31,6 @@ async function rig(t: Test, sizeBytes: number) {
 
 async function fill(volume: Parameters<typeof write>[0], from: number, to: number, seed = 0): Promise<void> {
   for (let at = from; at < to; at += 16 * BLOCK) await write(volume, at, pattern.at(at + seed, Math.min(16 * BLOCK, to - at)))
-}
-
-async function scrubbed(rpc: Engine): Promise<VolumeScrubStatusResponse> {
-  let status = await rpc.volumeScrubStatus({})
-  await until(async () => (status = await rpc.volumeScrubStatus({})).state !== 'in_progress', 'it is scrubbed', 60_000)
-  return status
-}
-
-async function scrub(rpc: Engine): Promise<VolumeScrubStatusResponse> {
-  await rpc.volumeScrub({})
-  return scrubbed(rpc)
-}
-
-function agent(t: Test, {server}: RunningReplica): RpcClient<typeof SyncAgentServiceDefinition> {
-  const rpc = connect(SyncAgentServiceDefinition, {peer: 'sync agent', address: {...server.address, port: server.address.port + 2}})
-  t.teardown(() => rpc.destroy())
-  return rpc
-}
-
-function fileOf({directory}: RunningReplica, snapshot: string): string {
-  return join(directory, `volume-snap-${snapshot}.img`)
 }
 
 function damage(replica: RunningReplica, snapshot: string, blocks: readonly number[]): void {
